@@ -1,0 +1,2 @@
+//! The `robomamba` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! CPU kernels of RoboMamba: selective scan, convolution, norms, attention and matrix products.

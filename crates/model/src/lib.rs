@@ -1,0 +1,1 @@
+//! Configuration, parameter names, checkpoint folders and input transforms of the RoboMamba model.

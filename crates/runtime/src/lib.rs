@@ -1,0 +1,1 @@
+//! Runs a RoboMamba checkpoint on the CPU, one control step at a time.

@@ -1,0 +1,1 @@
+//! Tabletop, the embedded simulated robot, its experts, roll-outs and reports.

@@ -1,0 +1,1 @@
+//! Trains RoboMamba policies on whole episodes with burn.
