@@ -1,0 +1,168 @@
+//! Multi-head attention, small enough that the scores of one head stay in cache.
+//!
+//! Vaswani et al., arXiv 1706.03762, equation 1, per batch element and head:
+//! `out = softmax(scale q k^T) v`. Heads lie side by side in a row, as `view(.., n_head, head_dim)` has it.
+//! `q`, `k` and `v` may be column ranges of one projection; see [`Rows`].
+
+pub mod reference;
+
+use crate::error::check_len;
+use crate::{KernelError, Kernels, Rows, RowsMut};
+
+/// Sizes of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Independent sequences.
+    pub batch: usize,
+    /// Queries per sequence.
+    pub n_query: usize,
+    /// Keys and values per sequence.
+    pub n_key: usize,
+    /// Heads.
+    pub n_head: usize,
+    /// Values per head.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    /// Width of a row, `n_head * head_dim`.
+    pub fn width(&self) -> usize {
+        self.n_head * self.head_dim
+    }
+}
+
+/// Everything that attention reads.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionInput<'a, T = f32> {
+    /// Sizes of all the others.
+    pub shape: AttentionShape,
+    /// `[batch * n_query, n_head * head_dim]`.
+    pub q: Rows<'a, T>,
+    /// `[batch * n_key, n_head * head_dim]`.
+    pub k: Rows<'a, T>,
+    /// `[batch * n_key, n_head * head_dim]`.
+    pub v: Rows<'a, T>,
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: T,
+    /// Which keys a query sees.
+    pub mask: Mask<'a>,
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask<'a> {
+    /// All of them.
+    Full,
+    /// The first `lengths[b]` of batch element `b`, each at least 1: for padded text.
+    KeyLengths(&'a [usize]),
+    /// Query `i` sees keys `0..=i + n_key - n_query`: for sequences with a history.
+    Causal,
+}
+
+/// Gradients that [`backward`] writes; earlier contents are overwritten, not added to.
+#[derive(Debug)]
+pub struct AttentionGrads<'a, T = f32> {
+    /// `[batch * n_query, n_head * head_dim]`.
+    pub q: RowsMut<'a, T>,
+    /// `[batch * n_key, n_head * head_dim]`.
+    pub k: RowsMut<'a, T>,
+    /// `[batch * n_key, n_head * head_dim]`.
+    pub v: RowsMut<'a, T>,
+}
+
+impl Mask<'_> {
+    /// Number of keys that query `query` of batch element `batch` sees.
+    #[inline]
+    pub fn visible(&self, shape: &AttentionShape, batch: usize, query: usize) -> usize {
+        match self {
+            Mask::Full => shape.n_key,
+            Mask::KeyLengths(lengths) => lengths[batch],
+            Mask::Causal => query + 1 + shape.n_key - shape.n_query,
+        }
+    }
+
+    fn check(&self, shape: &AttentionShape) -> Result<(), KernelError> {
+        match self {
+            Mask::Full => Ok(()),
+            Mask::KeyLengths(lengths) => {
+                check_len("key lengths", lengths.len(), shape.batch)?;
+                match lengths.iter().find(|&&length| length == 0 || length > shape.n_key) {
+                    Some(&found) => {
+                        Err(KernelError::Dimension { dimension: "key length", expected: "1 to n_key", found })
+                    }
+                    None => Ok(()),
+                }
+            }
+            Mask::Causal if shape.n_key < shape.n_query => {
+                Err(KernelError::Dimension { dimension: "n_key", expected: "at least n_query", found: shape.n_key })
+            }
+            Mask::Causal => Ok(()),
+        }
+    }
+}
+
+impl<T> AttentionInput<'_, T> {
+    fn check(&self) -> Result<(), KernelError> {
+        let shape = &self.shape;
+        if shape.n_key == 0 {
+            return Err(KernelError::Dimension { dimension: "n_key", expected: "at least 1", found: 0 });
+        }
+        self.q.check("q", shape.batch * shape.n_query, shape.width())?;
+        self.k.check("k", shape.batch * shape.n_key, shape.width())?;
+        self.v.check("v", shape.batch * shape.n_key, shape.width())?;
+        self.mask.check(shape)
+    }
+}
+
+/// Working memory of [`forward`] and [`backward`]; grows to what the largest call needs and is then
+/// reused, so that later calls of that size allocate nothing.
+#[derive(Clone, Debug, Default)]
+pub struct AttentionScratch {
+    buffer: Vec<f32>,
+}
+
+impl AttentionScratch {
+    /// Bytes held at present.
+    pub fn bytes(&self) -> usize {
+        self.buffer.capacity() * size_of::<f32>()
+    }
+}
+
+/// Writes `out` `[batch * n_query, n_head * head_dim]`.
+///
+/// # Errors
+/// When an argument does not fit `input.shape`; nothing is written then.
+pub fn forward(
+    kernels: Kernels,
+    input: &AttentionInput,
+    out: RowsMut,
+    scratch: &mut AttentionScratch,
+) -> Result<(), KernelError> {
+    let _ = (kernels, scratch);
+    input.check()?;
+    out.check("out", input.shape.batch * input.shape.n_query, input.shape.width())?;
+    reference::forward(input, out);
+    Ok(())
+}
+
+/// Gradients of everything that [`forward`] read; the probabilities are computed again.
+///
+/// # Errors
+/// When an argument does not fit `input.shape`; nothing is written then.
+pub fn backward(
+    kernels: Kernels,
+    input: &AttentionInput,
+    grad_out: Rows,
+    grads: AttentionGrads,
+    scratch: &mut AttentionScratch,
+) -> Result<(), KernelError> {
+    let _ = (kernels, scratch);
+    let (shape, width) = (&input.shape, input.shape.width());
+    input.check()?;
+    grad_out.check("grad of out", shape.batch * shape.n_query, width)?;
+    grads.q.check("grad of q", shape.batch * shape.n_query, width)?;
+    grads.k.check("grad of k", shape.batch * shape.n_key, width)?;
+    grads.v.check("grad of v", shape.batch * shape.n_key, width)?;
+    reference::backward(input, grad_out, grads);
+    Ok(())
+}

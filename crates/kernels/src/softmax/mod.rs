@@ -1,0 +1,42 @@
+//! Softmax over the last dimension, with the row's maximum subtracted first.
+
+pub mod reference;
+
+use crate::error::check_len;
+use crate::{KernelError, Kernels};
+
+/// `x = softmax(x)` over every row of the contiguous `x` `[rows, width]`, in place.
+///
+/// # Errors
+/// When `x` does not hold whole rows.
+pub fn apply(kernels: Kernels, width: usize, x: &mut [f32]) -> Result<(), KernelError> {
+    let _ = kernels;
+    check_rows(x.len(), width)?;
+    x.chunks_exact_mut(width.max(1)).for_each(reference::apply);
+    Ok(())
+}
+
+/// `grad_x = y (grad_y - sum(y grad_y))` over every row, from the softmax's output `y`; all `[rows, width]`.
+///
+/// # Errors
+/// When the lengths differ or are not whole rows.
+pub fn backward(
+    kernels: Kernels,
+    width: usize,
+    (y, grad_y): (&[f32], &[f32]),
+    grad_x: &mut [f32],
+) -> Result<(), KernelError> {
+    let _ = kernels;
+    check_rows(y.len(), width)?;
+    check_len("grad of y", grad_y.len(), y.len())?;
+    check_len("grad of x", grad_x.len(), y.len())?;
+    let rows = y.chunks_exact(width.max(1)).zip(grad_y.chunks_exact(width.max(1)));
+    for ((y, dy), dx) in rows.zip(grad_x.chunks_exact_mut(width.max(1))) {
+        reference::backward((y, dy), dx);
+    }
+    Ok(())
+}
+
+fn check_rows(len: usize, width: usize) -> Result<(), KernelError> {
+    check_len("x", len, len.checked_div(width).unwrap_or(0) * width)
+}
