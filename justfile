@@ -1,0 +1,23 @@
+# Everyday commands; `just --list` shows them. Each is a plain cargo call, so just itself is optional.
+
+# Watch the shipped policy work.
+demo *args:
+    cargo run --release -- demo {{args}}
+
+# All tests of all crates.
+test:
+    cargo test --workspace
+
+# What continuous integration checks.
+ci:
+    bash .ci/run
+
+# Formatting, lints and documentation, with warnings denied.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Record the training data of the tabletop policy, then train it.
+train:
+    bash docs/train_tabletop.sh
