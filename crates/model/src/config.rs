@@ -259,7 +259,10 @@ impl MambaConfig {
         TransformerConfig {
             d_model,
             n_layer: self.n_layer,
-            num_attention_heads: (1..=n_head).rev().find(|&n| (d_model / n).is_multiple_of(2) && d_model.is_multiple_of(n)).unwrap_or(1),
+            num_attention_heads: (1..=n_head)
+                .rev()
+                .find(|&n| (d_model / n).is_multiple_of(2) && d_model.is_multiple_of(n))
+                .unwrap_or(1),
             intermediate_size: ((mlp_params as f64 / (3 * d_model) as f64 / 8.0).round() as usize * 8).max(8),
             context_len,
             rope_theta: 10_000.0,

@@ -3,13 +3,29 @@
 //! turn an observation into numbers.
 #![forbid(unsafe_code)]
 
+mod card;
+mod check;
+mod checkpoint;
 mod config;
+mod error;
+mod folder;
+mod image;
+mod init;
 mod params;
 mod presets;
+mod tensor_file;
+mod text;
+mod weights;
 
+pub use checkpoint::{Checkpoint, FORMAT_VERSION};
 pub use config::{
-    ActionHeadConfig, Activation, BackboneConfig, ConfidenceHeadConfig, ConnectorConfig, MambaConfig, ModelConfig, TextConfig,
-    TransformerConfig, VisionConfig, VisionKind,
+    ActionHeadConfig, Activation, BackboneConfig, ConfidenceHeadConfig, ConnectorConfig, MambaConfig, ModelConfig,
+    TextConfig, TransformerConfig, VisionConfig, VisionKind,
 };
+pub use error::ModelError;
+pub use image::{ImageScratch, ImageTransform};
 pub use params::{ParamSpec, Part, param_specs};
 pub use presets::Preset;
+pub use tensor_file::Dtype;
+pub use text::TextTokenizer;
+pub use weights::{Tensor, Weights};

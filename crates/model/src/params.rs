@@ -6,7 +6,9 @@
 
 use serde::Serialize;
 
-use crate::config::{BackboneConfig, ConnectorConfig, MambaConfig, ModelConfig, TextConfig, TransformerConfig, VisionConfig};
+use crate::config::{
+    BackboneConfig, ConnectorConfig, MambaConfig, ModelConfig, TextConfig, TransformerConfig, VisionConfig,
+};
 
 /// The part of the model that a parameter belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -1,0 +1,30 @@
+//! The model card of a checkpoint that nobody has described yet.
+
+use crate::{BackboneConfig, ModelConfig, param_specs};
+
+/// A Hugging Face model card with what the configuration says.
+pub(crate) fn card(config: &ModelConfig) -> String {
+    let n_param: usize = param_specs(config).iter().map(crate::ParamSpec::numel).sum();
+    let backbone = match &config.backbone {
+        BackboneConfig::Mamba(_) => "Mamba",
+        BackboneConfig::Transformer(_) => "Transformer",
+    };
+    let cameras = config.features.cameras.iter().map(|camera| {
+        format!("- camera `{}`, RGB, {}x{} (height x width)\n", camera.name, camera.height, camera.width)
+    });
+    format!(
+        "---\nlibrary_name: robomamba\npipeline_tag: robotics\ntags: [robotics, state-space-model]\n---\n\n\
+         # RoboMamba policy\n\n\
+         {:.1} M parameters; {} {backbone} blocks of width {}; plans {} control steps ahead at {} Hz.\n\n\
+         ## Inputs and outputs\n\n{}- state: {}\n- action: {}\n\n\
+         Run it with `robomamba serve`, look into it with `robomamba inspect`.\n",
+        n_param as f64 / 1e6,
+        config.backbone.n_layer(),
+        config.backbone.d_model(),
+        config.action_head.chunk_size,
+        config.features.fps,
+        cameras.collect::<String>(),
+        config.features.state.names.join(", "),
+        config.features.action.names.join(", "),
+    )
+}

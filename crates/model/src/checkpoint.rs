@@ -1,0 +1,274 @@
+//! Checkpoint folders: all that inference needs, in one place.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `config.json` | [`ModelConfig`], and the features in LeRobot's notation for other readers |
+//! | `model.safetensors` | the weights, f32 or bf16 |
+//! | `policy_preprocessor.json` | how `observation.state` is normalised, with its statistics |
+//! | `policy_postprocessor.json` | how `action` is unnormalised, with its statistics |
+//! | `tokenizer.json` | the tokenizer in the format of Hugging Face `tokenizers` |
+//! | `README.md` | the model card |
+//! | `train_config.json` | optional: what it was trained with |
+//! | `manifest.json` | length and SHA-256 of each of these |
+//!
+//! The names are those of LeRobot's `pretrained_model` folder.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use robomamba_policy::{FeatureSpec, NormStats, VectorStats};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    Dtype, ModelConfig, ModelError, TextTokenizer, Weights, card, folder, param_specs,
+    tensor_file::{TensorFile, write_weights},
+};
+
+/// Version of the folder's layout and of the meaning of the weights.
+pub const FORMAT_VERSION: u32 = 1;
+
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+const PREPROCESSOR: &str = "policy_preprocessor.json";
+const POSTPROCESSOR: &str = "policy_postprocessor.json";
+const TOKENIZER: &str = "tokenizer.json";
+const CARD: &str = "README.md";
+const TRAIN_CONFIG: &str = "train_config.json";
+const REQUIRED: [&str; 6] = [CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR, TOKENIZER, CARD];
+
+const STATE: &str = "observation.state";
+const ACTION: &str = "action";
+
+/// A model with everything that is needed to run it.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// What the model is.
+    pub config: ModelConfig,
+    /// Its parameters, exactly those of [`param_specs`].
+    pub weights: Weights,
+    /// Normalisation of state and action.
+    pub stats: NormStats,
+    /// Turns instructions into tokens.
+    pub tokenizer: TextTokenizer,
+    /// The model card, Markdown.
+    pub card: String,
+    /// The training configuration, JSON, if the model was trained here.
+    pub train_config: Option<String>,
+}
+
+impl Checkpoint {
+    /// Reads and verifies the folder `dir`.
+    ///
+    /// # Errors
+    /// Names the file, tensor or field that is missing, damaged or does not fit the configuration.
+    pub fn load(dir: &Path) -> Result<Self, ModelError> {
+        let files = folder::verify(dir, &REQUIRED)?;
+        let config = ConfigFile::read(dir)?;
+        let stats = NormStats {
+            state: Processor::read(&dir.join(PREPROCESSOR), STATE)?,
+            action: Processor::read(&dir.join(POSTPROCESSOR), ACTION)?,
+        };
+        let checkpoint = Self {
+            weights: TensorFile::open(&dir.join(WEIGHTS))?.read_all(&param_specs(&config))?,
+            config,
+            stats,
+            tokenizer: TextTokenizer::from_json(&read(&dir.join(TOKENIZER))?)?,
+            card: read_text(&dir.join(CARD))?,
+            train_config: match files.iter().any(|file| file == TRAIN_CONFIG) {
+                true => Some(read_text(&dir.join(TRAIN_CONFIG))?),
+                false => None,
+            },
+        };
+        checkpoint.check_parts()?;
+        Ok(checkpoint)
+    }
+
+    /// Writes the folder `dir`, or replaces it, as a whole: after an error or a crash `dir` is what it was before.
+    ///
+    /// # Errors
+    /// When the parts do not fit each other or cannot be written.
+    pub fn save(&self, dir: &Path, dtype: Dtype) -> Result<(), ModelError> {
+        self.check_parts()?;
+        self.weights.check(&param_specs(&self.config))?;
+        let mut staging = folder::Staging::begin(dir)?;
+        let texts: [(&str, Vec<u8>); 5] = [
+            (CONFIG, to_json(&ConfigFile::new(&self.config))?),
+            (PREPROCESSOR, to_json(&Processor::new(PREPROCESSOR, "normalizer_processor", STATE, &self.stats.state))?),
+            (
+                POSTPROCESSOR,
+                to_json(&Processor::new(POSTPROCESSOR, "unnormalizer_processor", ACTION, &self.stats.action))?,
+            ),
+            (TOKENIZER, self.tokenizer.to_json()?),
+            (CARD, self.card.clone().into_bytes()),
+        ];
+        for (name, text) in &texts {
+            staging.write(name, |out| out.write_all(text))?;
+        }
+        if let Some(train_config) = &self.train_config {
+            staging.write(TRAIN_CONFIG, |out| out.write_all(train_config.as_bytes()))?;
+        }
+        staging.write(WEIGHTS, |out| write_weights(out, &self.weights, dtype))?;
+        staging.publish()
+    }
+
+    /// A model with random weights ([`Weights::random`]) that leaves state and action as they are.
+    ///
+    /// # Errors
+    /// When the configuration makes no model or has a smaller vocabulary than the tokenizer.
+    pub fn random(config: ModelConfig, tokenizer: TextTokenizer, seed: u64) -> Result<Self, ModelError> {
+        config.check()?;
+        let features = &config.features;
+        let checkpoint = Self {
+            weights: Weights::random(&config, seed),
+            stats: NormStats {
+                state: VectorStats::identity(features.state.dim()),
+                action: VectorStats::identity(features.action.dim()),
+            },
+            card: card::card(&config),
+            config,
+            tokenizer,
+            train_config: None,
+        };
+        checkpoint.check_parts()?;
+        Ok(checkpoint)
+    }
+
+    /// Checks configuration, statistics and tokenizer against each other.
+    fn check_parts(&self) -> Result<(), ModelError> {
+        self.config.check()?;
+        self.stats.state.check(STATE, self.config.features.state.dim())?;
+        self.stats.action.check(ACTION, self.config.features.action.dim())?;
+        let (vocab_size, n_piece) = (self.config.text.vocab_size, self.tokenizer.vocab_size());
+        if n_piece > vocab_size {
+            let expected = format!("at least {n_piece}, the pieces of the tokenizer");
+            return Err(ModelError::config("text.vocab_size", expected, vocab_size));
+        }
+        Ok(())
+    }
+}
+
+/// `config.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    r#type: String,
+    format_version: u32,
+    /// LeRobot's view of the features; the model reads `model.features`.
+    input_features: BTreeMap<String, Feature>,
+    output_features: BTreeMap<String, Feature>,
+    model: ModelConfig,
+}
+
+/// `lerobot.configs.types.PolicyFeature`.
+#[derive(Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Feature {
+    r#type: String,
+    shape: Vec<usize>,
+}
+
+impl ConfigFile {
+    const TYPE: &str = "robomamba";
+
+    fn new(config: &ModelConfig) -> Self {
+        let (input_features, output_features) = lerobot_features(&config.features);
+        let r#type = Self::TYPE.into();
+        Self { r#type, format_version: FORMAT_VERSION, input_features, output_features, model: config.clone() }
+    }
+
+    fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
+        let path = dir.join(CONFIG);
+        let json = read(&path)?;
+        let header: ConfigHeader = parse(&path, &json)?;
+        if header.r#type != Self::TYPE {
+            return Err(ModelError::config("type", format!("`{}`", Self::TYPE), format!("`{}`", header.r#type)));
+        }
+        if header.format_version != FORMAT_VERSION {
+            return Err(ModelError::FormatVersion { path, expected: FORMAT_VERSION, found: header.format_version });
+        }
+        let file: Self = parse(&path, &json)?;
+        file.model.check()?;
+        let (input, output) = lerobot_features(&file.model.features);
+        if file.input_features != input || file.output_features != output {
+            let field = if file.input_features == input { "output_features" } else { "input_features" };
+            return Err(ModelError::config(field, "the same as `model.features`", "other names or shapes"));
+        }
+        Ok(file.model)
+    }
+}
+
+/// What is read first, so that another version is reported as such and not by its first new key.
+#[derive(Deserialize)]
+struct ConfigHeader {
+    r#type: String,
+    format_version: u32,
+}
+
+type Features = BTreeMap<String, Feature>;
+
+/// Input and output features as LeRobot writes them; images are `[channel, height, width]`.
+fn lerobot_features(spec: &FeatureSpec) -> (Features, Features) {
+    let feature = |r#type: &str, shape: Vec<usize>| Feature { r#type: r#type.into(), shape };
+    let mut input: Features = spec
+        .cameras
+        .iter()
+        .map(|camera| (camera.name.clone(), feature("VISUAL", vec![3, camera.height, camera.width])))
+        .collect();
+    input.insert(STATE.into(), feature("STATE", vec![spec.state.dim()]));
+    (input, [(ACTION.to_string(), feature("ACTION", vec![spec.action.dim()]))].into())
+}
+
+/// `policy_preprocessor.json` and `policy_postprocessor.json`: LeRobot's list of steps with one step of ours.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Processor {
+    name: String,
+    steps: [ProcessorStep; 1],
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProcessorStep {
+    registry_name: String,
+    config: ProcessorConfig,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProcessorConfig {
+    stats: BTreeMap<String, VectorStats>,
+}
+
+impl Processor {
+    fn new(file: &str, registry_name: &str, feature: &str, stats: &VectorStats) -> Self {
+        let config = ProcessorConfig { stats: [(feature.to_string(), stats.clone())].into() };
+        let name = file.trim_end_matches(".json").into();
+        Self { name, steps: [ProcessorStep { registry_name: registry_name.into(), config }] }
+    }
+
+    fn read(path: &Path, feature: &str) -> Result<VectorStats, ModelError> {
+        let Self { steps: [mut step], .. } = parse(path, &read(path)?)?;
+        step.config.stats.remove(feature).ok_or_else(|| ModelError::Json {
+            path: path.into(),
+            reason: format!("it must have `steps[0].config.stats.{feature}`; compute the statistics again"),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    fs::read(path).map_err(|source| ModelError::Read { path: path.into(), source })
+}
+
+fn read_text(path: &Path) -> Result<String, ModelError> {
+    fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.into(), source })
+}
+
+pub(crate) fn parse<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, ModelError> {
+    serde_json::from_slice(json).map_err(|error| ModelError::Json { path: path.into(), reason: error.to_string() })
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, ModelError> {
+    let mut json = serde_json::to_vec_pretty(value)
+        .map_err(|error| ModelError::Json { path: "checkpoint".into(), reason: error.to_string() })?;
+    json.push(b'\n');
+    Ok(json)
+}
