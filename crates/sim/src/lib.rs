@@ -1,1 +1,43 @@
-//! Tabletop, the embedded simulated robot, its experts, roll-outs and reports.
+//! `tabletop`, the embedded simulated robot: physics, picture, task families, experts and roll-outs.
+//!
+//! A gripper moves over a table seen from above. Blocks are rigid bodies (rapier2d, no gravity, friction
+//! as damping), the picture is drawn in software (tiny-skia) at any size, and everything is a pure
+//! function of the [`Scenario`] and the actions: the same seed and the same actions give the same bytes.
+//!
+//! Units: metres, seconds, radians. The frame of the table has its origin in the middle, x to the right and
+//! y up in the picture. One control step is [`CONTROL_PERIOD_S`] long.
+//!
+//! | action | range | meaning |
+//! |---|---|---|
+//! | `dx`, `dy` | `[-1, 1]`, clamped | wanted velocity of the hand as a fraction of [`HAND_SPEED_MAX_M_S`] |
+//! | `grip` | sign | above 0 closes the hand, below 0 opens it, 0 leaves it |
+//!
+//! The open hand is raised and passes over everything. Closing lowers it: over a block it grasps and lifts
+//! the block, over a button it presses, elsewhere it ends at table level as a pusher that moves blocks.
+#![forbid(unsafe_code)]
+
+mod environment;
+mod error;
+mod expert;
+mod families;
+mod goal;
+mod language;
+mod layout;
+mod physics;
+mod render;
+mod rollout;
+mod scenario;
+mod tabletop;
+mod task;
+mod things;
+mod world;
+
+pub use environment::{Environment, Failure, Status, StepOutcome};
+pub use error::SimError;
+pub use language::{Corpus, instruction_corpus};
+pub use rollout::{
+    EpisodeResult, ExpertFrame, ExpertRollout, Intent, NoiseConfig, RolloutStep, expert_rollout, policy_rollout,
+};
+pub use scenario::{Difficulty, Family, Scenario, Split};
+pub use tabletop::{CAMERA, ENVIRONMENT_STATE_DIM, Tabletop, environment_state_spec};
+pub use world::{CONTROL_PERIOD_S, FPS, HAND_RANGE_M, HAND_SPEED_MAX_M_S};

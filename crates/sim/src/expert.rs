@@ -1,0 +1,116 @@
+//! The scripted expert: a pure function of the world and the present goal.
+//!
+//! It keeps no memory of its own, so that it can label any state that a learner gets into, and recovers
+//! from any. Motion is proportional to the distance near a target and saturates far from it.
+
+use crate::goal::Goal;
+use crate::layout::{LANE_HALF_M, Lane};
+use crate::physics::Vec2;
+use crate::things::Manner;
+use crate::world::{GRASP_RADIUS_M, OPENING_GRASP, Steering, World};
+
+/// Action per metre of distance: full speed from 6.7 cm on.
+const GAIN: f32 = 15.0;
+/// At this distance the hand begins to close or open.
+const NEAR_M: f32 = 0.012;
+/// Once it has begun to close it goes on up to this distance.
+const KEEP_M: f32 = 0.024;
+/// Slowest and fastest pushing, as an action.
+const PUSH_SPEED: (f32, f32) = (0.3, 0.65);
+/// Farther than this from the lane the pusher is raised and set down anew.
+const PUSH_LATERAL_MAX_M: f32 = 0.026;
+
+const OPEN: f32 = -1.0;
+const CLOSE: f32 = 1.0;
+
+/// The action `[dx, dy, grip]` that brings `goal` nearer.
+pub(crate) fn expert_action(world: &World, goal: Goal) -> [f32; 3] {
+    let (direction, grip) = match goal {
+        Goal::Reach(target) => travel(world, target.position(world)),
+        Goal::Press { button } => strike(world, world.buttons[button].centre),
+        Goal::Open { container } => strike(world, world.containers[container].centre),
+        Goal::PickPlace { block, zone } => pick_place(world, block, zone),
+        Goal::Push { block, zone } => push(world, block, zone),
+        Goal::Wait => travel(world, goal.target_position(world)),
+    };
+    let dx = match world.hand.steering {
+        Steering::Normal => direction.x,
+        Steering::MirroredX => -direction.x,
+    };
+    [dx, direction.y, grip]
+}
+
+/// Proportional motion towards a point.
+fn towards(world: &World, to: Vec2) -> Vec2 {
+    ((to - world.hand.position) * GAIN).clamp_length_max(1.0)
+}
+
+/// Moves the open hand to a point; a hand at table level is raised first.
+fn travel(world: &World, to: Vec2) -> (Vec2, f32) {
+    let direction = if world.hand.down { Vec2::ZERO } else { towards(world, to) };
+    (direction, OPEN)
+}
+
+/// Near enough to begin closing, or to go on with it.
+fn may_close(world: &World, at: Vec2) -> bool {
+    let distance = world.hand.position.distance(at);
+    distance < NEAR_M || (world.hand.opening < 1.0 && distance < KEEP_M)
+}
+
+/// Closes the hand over a point once; raises it first when it has struck already.
+fn strike(world: &World, at: Vec2) -> (Vec2, f32) {
+    let ready = world.hand.held.is_none() && !world.hand.struck;
+    if ready && may_close(world, at) { (towards(world, at), CLOSE) } else { travel(world, at) }
+}
+
+fn pick_place(world: &World, block: usize, zone: usize) -> (Vec2, f32) {
+    let hand = &world.hand;
+    let at = world.block_position(block);
+    let to = world.zones[zone].centre;
+    match hand.held {
+        Some(held) if held != block => (Vec2::ZERO, OPEN),
+        Some(_) if hand.position.distance(to) < NEAR_M => (towards(world, to), OPEN),
+        Some(_) => (towards(world, to), CLOSE),
+        None if world.block_in_zone(block, zone) => (Vec2::ZERO, OPEN),
+        None if hand.opening > OPENING_GRASP && may_close(world, at) => (towards(world, at), CLOSE),
+        None => travel(world, at),
+    }
+}
+
+fn push(world: &World, block: usize, zone: usize) -> (Vec2, f32) {
+    let hand = &world.hand;
+    let at = world.block_position(block);
+    let to = world.zones[zone].centre;
+    let lane = Lane::new(at, to);
+    if !lane_is_free(world, block, &lane) && world.blocks[block].manner != Manner::Glued {
+        return pick_place(world, block, zone);
+    }
+    if hand.held.is_some() || world.block_in_zone(block, zone) {
+        return (Vec2::ZERO, OPEN);
+    }
+    if hand.down {
+        return push_along(hand.position - at, to - at);
+    }
+    if may_close(world, lane.from) { (towards(world, lane.from), CLOSE) } else { travel(world, lane.from) }
+}
+
+/// Pushes straight to the target, staying behind the block; raises the hand when it is not behind it.
+///
+/// `relative` is the hand as seen from the block, `way` the target as seen from the block.
+fn push_along(relative: Vec2, way: Vec2) -> (Vec2, f32) {
+    let direction = way.normalize_or_zero();
+    let along = relative.dot(direction);
+    let lateral = relative - direction * along;
+    let off = lateral.length() / PUSH_LATERAL_MAX_M;
+    if along > -0.5 * GRASP_RADIUS_M || off > 1.0 {
+        return (Vec2::ZERO, OPEN);
+    }
+    let speed = (GAIN * way.length()).clamp(PUSH_SPEED.0, PUSH_SPEED.1) * (1.0 - 0.8 * off);
+    ((direction * speed - lateral * GAIN).clamp_length_max(1.0), CLOSE)
+}
+
+/// Whether the block can be pushed along the lane without touching another one.
+fn lane_is_free(world: &World, block: usize, lane: &Lane) -> bool {
+    let clear = |other: usize| other == block || lane.distance(world.block_position(other)) > 0.8 * LANE_HALF_M;
+    lane.reachable() && (0..world.blocks.len()).all(clear)
+}

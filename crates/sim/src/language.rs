@@ -1,0 +1,173 @@
+//! Instructions: a small template grammar, and all the words and sentences that it makes.
+//!
+//! `[a|b]` stands for one of its alternatives, `{x}` for a phrase that is filled in.
+
+use std::collections::BTreeSet;
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+
+use crate::families::build;
+use crate::goal::{Goal, Target};
+use crate::scenario::{Difficulty, Family, Scenario};
+use crate::things::{Colour, Shape};
+use crate::world::World;
+
+const REACH: &[&str] =
+    &["[move|go] to {object}", "reach {object}", "move the [hand|gripper] [to|over] {object}", "hover over {object}"];
+const PRESS: &[&str] = &["press {object}", "press down {object}", "tap {object}", "hit {object}"];
+const PICK_PLACE: &[&str] = &[
+    "put {object} [in|into|on] {zone}",
+    "place {object} [in|on] {zone}",
+    "pick up {object} and [put|place] it [in|on] {zone}",
+    "lift {object} and put it down in {zone}",
+];
+const PUSH: &[&str] =
+    &["push {object} [into|to|onto] {zone}", "slide {object} [into|to] {zone}", "shove {object} into {zone}"];
+const BRING: &[&str] = &["bring {object} to {zone}", "get {object} [to|into] {zone}", "deliver {object} to {zone}"];
+const OPEN: &[&str] =
+    &["open the box that is not jammed", "find the box that opens and open it", "[only|just] one box opens, open it"];
+const STEER: &[&str] = &["steer straight to {object}", "go straight to {object}"];
+const REMEMBER: &[&str] = &[
+    "[remember|keep in mind] the colour of the [lamp|light], and press the button of [that|the same] colour when it turns white",
+    "when the [lamp|light] turns white, press the button of the colour [that it showed|it had] before",
+    "wait for the white [lamp|light], then press the button that has the colour you saw [first|before]",
+];
+const COUNT: &[&str] = &[
+    "count the flashes of the [lamp|light], press {object} as often, then go to {zone}",
+    "press {object} as many times as the [lamp|light] flashes, then move to {zone}",
+    "when the [lamp|light] turns white, press {object} once for each flash and then go to {zone}",
+];
+const BLOCK: &[&str] = &["the {colour} {shape}", "the {colour} {shape} block"];
+const ZONE: &[&str] = &["the {colour} [zone|area|field]"];
+const BUTTON: &[&str] = &["the {colour} button"];
+const JOIN: &[[&str; 3]] =
+    &[["", ", then ", ", then "], ["first ", ", then ", ", and then "], ["", ", after that ", ", and finally "]];
+
+const TEMPLATES: [&[&str]; 12] =
+    [REACH, PRESS, PICK_PLACE, PUSH, BRING, OPEN, STEER, REMEMBER, COUNT, BLOCK, ZONE, BUTTON];
+
+/// The language of all task families.
+#[derive(Clone, Debug)]
+pub struct Corpus {
+    /// Every word that an instruction can hold, sorted.
+    pub words: Vec<String>,
+    /// Instructions of training episodes of every family.
+    pub sentences: Vec<String>,
+}
+
+/// Every word and a sample of sentences, for building a tokenizer.
+pub fn instruction_corpus() -> Corpus {
+    let mut text: Vec<&str> = TEMPLATES.iter().copied().flatten().copied().collect();
+    text.extend(JOIN.as_flattened());
+    text.extend(Colour::ALL.map(Colour::word));
+    text.extend(Shape::ALL.map(Shape::word));
+    let words = text.iter().flat_map(|text| template_words(text)).collect::<BTreeSet<_>>();
+    let sentences = Family::ALL.iter().flat_map(|&family| (0..96).map(move |seed| sample(family, seed)));
+    Corpus { words: words.into_iter().collect(), sentences: sentences.collect() }
+}
+
+fn sample(family: Family, seed: u64) -> String {
+    let difficulty = Difficulty { subgoals: 3 + seed as usize % 6, ..Difficulty::default() };
+    let (_, task) = build(&Scenario::train(family, seed).with_difficulty(difficulty));
+    task.instruction.to_string()
+}
+
+/// The words of a template, without the placeholders.
+fn template_words(template: &str) -> Vec<String> {
+    let mut plain = String::new();
+    let mut inside = false;
+    for c in template.chars() {
+        inside = (inside || c == '{') && c != '}';
+        plain.push(if inside || !c.is_alphabetic() { ' ' } else { c });
+    }
+    plain.split_whitespace().map(str::to_string).collect()
+}
+
+/// Says a goal.
+pub(crate) fn say(world: &World, goal: Goal, rng: &mut ChaCha8Rng) -> String {
+    match goal {
+        Goal::Reach(target) => fill(REACH, &[("object", target_phrase(world, target, rng))], rng),
+        Goal::Press { button } => fill(PRESS, &[("object", button_phrase(world, button, rng))], rng),
+        Goal::PickPlace { block, zone } => say_delivery(PICK_PLACE, world, (block, zone), rng),
+        Goal::Push { block, zone } => say_delivery(PUSH, world, (block, zone), rng),
+        Goal::Open { .. } => fill(OPEN, &[], rng),
+        Goal::Wait => fill(REMEMBER, &[], rng),
+    }
+}
+
+/// Says several goals in order.
+pub(crate) fn say_all(world: &World, goals: &[Goal], rng: &mut ChaCha8Rng) -> String {
+    let [first, then, last] = JOIN[rng.random_range(0..JOIN.len())];
+    let mut text = String::from(first);
+    for (i, &goal) in goals.iter().enumerate() {
+        if i > 0 {
+            text += if i + 1 == goals.len() { last } else { then };
+        }
+        text += &say(world, goal, rng);
+    }
+    text
+}
+
+/// Asks for a delivery without saying how to handle the block.
+pub(crate) fn say_bring(world: &World, block: usize, zone: usize, rng: &mut ChaCha8Rng) -> String {
+    say_delivery(BRING, world, (block, zone), rng)
+}
+
+/// Asks to steer to a block.
+pub(crate) fn say_steer(world: &World, block: usize, rng: &mut ChaCha8Rng) -> String {
+    fill(STEER, &[("object", block_phrase(world, block, rng))], rng)
+}
+
+/// Asks to press `button` as often as the lamp flashed.
+pub(crate) fn say_count(world: &World, button: usize, zone: usize, rng: &mut ChaCha8Rng) -> String {
+    fill(COUNT, &[("object", button_phrase(world, button, rng)), ("zone", zone_phrase(world, zone, rng))], rng)
+}
+
+fn say_delivery(templates: &[&str], world: &World, (block, zone): (usize, usize), rng: &mut ChaCha8Rng) -> String {
+    fill(templates, &[("object", block_phrase(world, block, rng)), ("zone", zone_phrase(world, zone, rng))], rng)
+}
+
+fn target_phrase(world: &World, target: Target, rng: &mut ChaCha8Rng) -> String {
+    match target {
+        Target::Block(block) => block_phrase(world, block, rng),
+        Target::Zone(zone) => zone_phrase(world, zone, rng),
+        Target::Button(button) => button_phrase(world, button, rng),
+    }
+}
+
+fn block_phrase(world: &World, block: usize, rng: &mut ChaCha8Rng) -> String {
+    let block = world.blocks[block];
+    fill(BLOCK, &[("colour", block.colour.word().into()), ("shape", block.shape.word().into())], rng)
+}
+
+fn zone_phrase(world: &World, zone: usize, rng: &mut ChaCha8Rng) -> String {
+    fill(ZONE, &[("colour", world.zones[zone].colour.word().into())], rng)
+}
+
+fn button_phrase(world: &World, button: usize, rng: &mut ChaCha8Rng) -> String {
+    fill(BUTTON, &[("colour", world.buttons[button].colour.word().into())], rng)
+}
+
+/// One of the templates, with its alternatives chosen and its placeholders filled.
+fn fill(templates: &[&str], phrases: &[(&str, String)], rng: &mut ChaCha8Rng) -> String {
+    let mut text = choose_alternatives(templates[rng.random_range(0..templates.len())], rng);
+    for (name, phrase) in phrases {
+        text = text.replace(&format!("{{{name}}}"), phrase);
+    }
+    text
+}
+
+fn choose_alternatives(template: &str, rng: &mut ChaCha8Rng) -> String {
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some((before, from)) = rest.split_once('[') {
+        let (alternatives, after) = from.split_once(']').unwrap_or((from, ""));
+        let alternatives: Vec<&str> = alternatives.split('|').collect();
+        text += before;
+        text += alternatives.choose(rng).copied().unwrap_or_default();
+        rest = after;
+    }
+    text + rest
+}

@@ -1,0 +1,274 @@
+//! Episodes from beginning to end: a policy's, for judging it, and the expert's, for learning from it.
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use robomamba_policy::{ActionChunk, Observation, Policy};
+use serde::{Deserialize, Serialize};
+
+use crate::environment::{Environment, Status, StepOutcome};
+use crate::error::SimError;
+use crate::goal::Goal;
+use crate::scenario::{Family, Purpose, Scenario};
+use crate::tabletop::{ENVIRONMENT_STATE_DIM, Tabletop, is_running};
+
+/// How an episode went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpisodeResult {
+    /// Kind of task.
+    pub family: Family,
+    /// Seed of the scenario.
+    pub seed: u64,
+    /// How it ended.
+    pub status: Status,
+    /// Control steps.
+    pub steps: usize,
+    /// Sub-goals done.
+    pub subgoals_done: usize,
+    /// Sub-goals in all.
+    pub subgoals: usize,
+    /// What the robot was told at first.
+    pub instruction: String,
+}
+
+impl EpisodeResult {
+    /// Whether the task was accomplished.
+    pub fn success(&self) -> bool {
+        self.status == Status::Succeeded
+    }
+
+    fn of(environment: &Tabletop, instruction: String) -> Self {
+        let (subgoals_done, subgoals) = environment.subgoals();
+        Self {
+            family: environment.scenario().family,
+            seed: environment.scenario().seed,
+            status: environment.outcome().status,
+            steps: environment.steps(),
+            subgoals_done,
+            subgoals,
+            instruction,
+        }
+    }
+}
+
+/// One control step of a policy's episode, as its watcher sees it.
+pub struct RolloutStep<'a> {
+    /// What the policy saw.
+    pub observation: &'a Observation,
+    /// What it planned; the first row was executed.
+    pub chunk: &'a ActionChunk,
+    /// How the episode stood after the step.
+    pub outcome: StepOutcome,
+}
+
+/// Lets `policy` play the episode of `scenario` and shows every step to `watch`.
+///
+/// The policy is reset first. The first action of each chunk is executed; wrap the policy in a
+/// [`ChunkQueue`](robomamba_policy::ChunkQueue) for another execution scheme.
+///
+/// # Errors
+/// When the scenario is out of range, or the policy fails or answers with an unusable action.
+pub fn policy_rollout<P: Policy + ?Sized>(
+    environment: &mut Tabletop,
+    policy: &mut P,
+    scenario: &Scenario,
+    mut watch: impl FnMut(RolloutStep<'_>),
+) -> Result<EpisodeResult, SimError> {
+    environment.reset(scenario)?;
+    policy.reset();
+    let instruction = environment.observe().instruction.to_string();
+    let mut chunk = ActionChunk::default();
+    let mut observation = environment.observe().clone();
+    while is_running(environment) {
+        policy.act(&observation, &mut chunk)?;
+        let outcome = environment.step(chunk.action(0).ok_or(SimError::EmptyChunk)?)?;
+        watch(RolloutStep { observation: &observation, chunk: &chunk, outcome });
+        observation.clone_from(environment.observe());
+    }
+    Ok(EpisodeResult::of(environment, instruction))
+}
+
+/// What an expert's episode is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// Solve the task: the labels are to be imitated.
+    #[default]
+    Solve,
+    /// Spoil the task on purpose, at a random sub-goal: wrong object, wrong order, too early. Such episodes show
+    /// what failure looks like; nothing in them is to be imitated.
+    Blunder,
+}
+
+/// Perturbations of the expert's actions, after DART (Laskey et al. 2017, arXiv 1703.09327): noise is executed,
+/// the label stays the expert's correction of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NoiseConfig {
+    /// Probability per control step that a burst begins.
+    pub burst_probability: f32,
+    /// Longest burst in control steps; lengths are uniform from 2.
+    pub burst_steps_max: u32,
+    /// Size of a burst's constant push on `dx` and `dy`, uniform in `[-size, size]`.
+    pub burst_size: f32,
+    /// Size of the independent noise of every step, uniform in `[-size, size]`.
+    pub jitter_size: f32,
+    /// Probability that a burst also holds the gripper's command reversed.
+    pub grip_flip_probability: f32,
+}
+
+impl Default for NoiseConfig {
+    fn default() -> Self {
+        Self {
+            burst_probability: 0.03,
+            burst_steps_max: 6,
+            burst_size: 1.0,
+            jitter_size: 0.15,
+            grip_flip_probability: 0.1,
+        }
+    }
+}
+
+impl NoiseConfig {
+    /// No perturbation at all.
+    pub const NONE: Self = Self {
+        burst_probability: 0.0,
+        burst_steps_max: 0,
+        burst_size: 0.0,
+        jitter_size: 0.0,
+        grip_flip_probability: 0.0,
+    };
+}
+
+/// A burst that is going on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Burst {
+    steps_left: u32,
+    push: [f32; 2],
+    flips_grip: bool,
+}
+
+/// Draws the perturbation of each step.
+struct Noise {
+    config: NoiseConfig,
+    burst: Burst,
+    rng: ChaCha8Rng,
+}
+
+impl Noise {
+    fn perturb(&mut self, action: [f32; 3]) -> [f32; 3] {
+        let config = self.config;
+        if config == NoiseConfig::NONE {
+            return action;
+        }
+        if self.burst.steps_left == 0 && self.rng.random_bool(f64::from(config.burst_probability.clamp(0.0, 1.0))) {
+            self.burst = self.begin_burst();
+        }
+        let mut executed = action;
+        for (i, value) in executed[..2].iter_mut().enumerate() {
+            *value += symmetric(&mut self.rng, config.jitter_size);
+            if self.burst.steps_left > 0 {
+                *value += self.burst.push[i];
+            }
+        }
+        if self.burst.steps_left > 0 {
+            self.burst.steps_left -= 1;
+            executed[2] *= if self.burst.flips_grip { -1.0 } else { 1.0 };
+        }
+        executed.map(|value| value.clamp(-1.0, 1.0))
+    }
+
+    fn begin_burst(&mut self) -> Burst {
+        let size = self.config.burst_size;
+        Burst {
+            steps_left: self.rng.random_range(2..=self.config.burst_steps_max.max(2)),
+            push: [symmetric(&mut self.rng, size), symmetric(&mut self.rng, size)],
+            flips_grip: self.rng.random_bool(f64::from(self.config.grip_flip_probability.clamp(0.0, 1.0))),
+        }
+    }
+}
+
+fn symmetric(rng: &mut ChaCha8Rng, size: f32) -> f32 {
+    size * rng.random_range(-1.0..=1.0)
+}
+
+/// One control step of an expert's episode.
+pub struct ExpertFrame<'a> {
+    /// What the robot saw before the action.
+    pub observation: &'a Observation,
+    /// Privileged state before the action; see [`environment_state_spec`](crate::environment_state_spec).
+    pub environment_state: [f32; ENVIRONMENT_STATE_DIM],
+    /// The expert's action in this state: the label.
+    pub label: [f32; 3],
+    /// What was executed instead: the label, or the blunder's action, with noise.
+    pub executed: [f32; 3],
+    /// How the episode stood after the step.
+    pub outcome: StepOutcome,
+    /// Whether the label is to be imitated: `false` in episodes that are spoiled on purpose.
+    pub is_demonstration: bool,
+}
+
+/// How to play an expert's episode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExpertRollout {
+    /// Which episode.
+    pub scenario: Scenario,
+    /// Perturbations of the executed actions.
+    pub noise: NoiseConfig,
+    /// Solve or spoil.
+    pub intent: Intent,
+}
+
+/// What a blunder does from when on.
+struct Blunder {
+    /// Number of sub-goals done at which it begins.
+    at_subgoal: usize,
+    wrong: Option<Goal>,
+    rng: ChaCha8Rng,
+}
+
+impl Blunder {
+    fn new(environment: &Tabletop, mut rng: ChaCha8Rng) -> Self {
+        let (_, subgoals) = environment.subgoals();
+        Self { at_subgoal: rng.random_range(0..subgoals), wrong: None, rng }
+    }
+
+    /// The expert's action until the blunder begins, then that of the wrong goal.
+    fn action(&mut self, environment: &Tabletop) -> [f32; 3] {
+        if self.wrong.is_none() && environment.subgoals().0 >= self.at_subgoal {
+            self.wrong = environment.spoiled_goal(&mut self.rng);
+        }
+        self.wrong.map_or_else(|| environment.expert_action(), |goal| environment.action_for(goal))
+    }
+}
+
+/// Lets the expert play an episode and hands every step to `sink`. The episode depends on nothing but `rollout`.
+///
+/// # Errors
+/// When the scenario is out of range.
+pub fn expert_rollout(
+    environment: &mut Tabletop,
+    rollout: &ExpertRollout,
+    mut sink: impl FnMut(ExpertFrame<'_>),
+) -> Result<EpisodeResult, SimError> {
+    environment.reset(&rollout.scenario)?;
+    let instruction = environment.observe().instruction.to_string();
+    let mut rng = rollout.scenario.rng(Purpose::Noise);
+    let mut blunder = match rollout.intent {
+        Intent::Solve => None,
+        Intent::Blunder => Some(Blunder::new(environment, rng.clone())),
+    };
+    let _: u64 = rng.random();
+    let mut noise = Noise { config: rollout.noise, burst: Burst::default(), rng };
+    let mut observation = environment.observe().clone();
+    while is_running(environment) {
+        let label = environment.expert_action();
+        let environment_state = environment.environment_state();
+        let intended = blunder.as_mut().map_or(label, |blunder| blunder.action(environment));
+        let executed = noise.perturb(intended);
+        let outcome = environment.step(&executed)?;
+        let is_demonstration = blunder.is_none();
+        sink(ExpertFrame { observation: &observation, environment_state, label, executed, outcome, is_demonstration });
+        observation.clone_from(environment.observe());
+    }
+    Ok(EpisodeResult::of(environment, instruction))
+}

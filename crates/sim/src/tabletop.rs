@@ -1,0 +1,232 @@
+//! The robot on its table, as an [`Environment`].
+
+use std::sync::Arc;
+
+use rand_chacha::ChaCha8Rng;
+use robomamba_policy::{CameraSpec, FeatureSpec, Image, Observation, VectorSpec};
+
+use crate::environment::{Environment, Status, StepOutcome};
+use crate::error::SimError;
+use crate::expert::expert_action;
+use crate::families::build;
+use crate::goal::Goal;
+use crate::physics::Vec2;
+use crate::render::Renderer;
+use crate::scenario::{Family, Scenario};
+use crate::task::Task;
+use crate::things::Colour;
+use crate::world::{Command, FPS, HAND_RANGE_M, World};
+
+/// Name of the only camera.
+pub const CAMERA: &str = "observation.images.top";
+/// Dimensions of `observation.environment_state`.
+pub const ENVIRONMENT_STATE_DIM: usize = 20;
+/// Names of the action's dimensions.
+const ACTION: [&str; 3] = ["dx", "dy", "grip"];
+/// Goals of the same kind are told apart by their place in this list.
+const GOAL_KINDS: usize = 6;
+
+/// The names of `observation.environment_state`: what the simulator knows of the present sub-goal. It is an aid
+/// for training (auxiliary losses), never an input of a policy.
+///
+/// | dimension | meaning |
+/// |---|---|
+/// | `object_x`, `object_y` | the thing to handle, as a fraction of [`HAND_RANGE_M`] |
+/// | `target_x`, `target_y` | where to bring it; its own place when it is not to be moved |
+/// | `goal_reach` .. `goal_wait` | 1 for the kind of the present sub-goal |
+/// | `holding` | 1 while the hand carries a block |
+/// | `progress` | sub-goals done, as a fraction of all |
+/// | `presses_left` | presses among the sub-goals that remain, divided by 5 |
+/// | `may_act` | 0 before the go signal |
+/// | `cue_red` .. `cue_orange` | 1 for the colour that the lamp showed at the beginning |
+pub fn environment_state_spec() -> VectorSpec {
+    let cues = Colour::ALL.map(|colour| format!("cue_{}", colour.word()));
+    let fixed = [
+        "object_x",
+        "object_y",
+        "target_x",
+        "target_y",
+        "goal_reach",
+        "goal_press",
+        "goal_pick_place",
+        "goal_push",
+        "goal_open",
+        "goal_wait",
+        "holding",
+        "progress",
+        "presses_left",
+        "may_act",
+    ];
+    VectorSpec::new(fixed.map(String::from).into_iter().chain(cues))
+}
+
+/// One episode of `tabletop`. A clone continues exactly as the original.
+#[derive(Clone)]
+pub struct Tabletop {
+    features: FeatureSpec,
+    scenario: Scenario,
+    world: World,
+    task: Task,
+    renderer: Renderer,
+    observation: Observation,
+}
+
+impl Tabletop {
+    /// A robot whose camera makes pictures of `height` x `width` pixels, at the beginning of an episode of `reach`.
+    ///
+    /// # Errors
+    /// When the picture has no pixels or a side of more than 4096.
+    pub fn new(height: usize, width: usize) -> Result<Self, SimError> {
+        let renderer = Renderer::new(height, width)?;
+        let features = FeatureSpec {
+            cameras: vec![CameraSpec { name: CAMERA.into(), height, width }],
+            state: VectorSpec::new(["x_m", "y_m", "gripper_opening"]),
+            action: VectorSpec::new(ACTION),
+            fps: FPS,
+        };
+        let scenario = Scenario::train(Family::Reach, 0);
+        let (world, task) = build(&scenario);
+        let observation = Observation {
+            images: vec![(CAMERA.into(), Image::black(height, width))],
+            state: vec![0.0; features.state.dim()],
+            instruction: Arc::clone(&task.instruction),
+            timestamp_ns: 0,
+        };
+        Ok(Self { features, scenario, world, task, renderer, observation })
+    }
+
+    /// The scenario of the running episode.
+    pub fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    /// How the episode stands.
+    pub fn outcome(&self) -> StepOutcome {
+        StepOutcome { status: self.task.status, progress: self.task.progress() }
+    }
+
+    /// Control steps so far.
+    pub fn steps(&self) -> usize {
+        self.task.step() as usize
+    }
+
+    /// Steps after which the episode times out.
+    pub fn step_cap(&self) -> usize {
+        self.task.cap_steps as usize
+    }
+
+    /// Sub-goals done and in all.
+    pub fn subgoals(&self) -> (usize, usize) {
+        (self.task.done, self.task.total())
+    }
+
+    /// What the expert does in this state: a pure function of the world and the task's progress.
+    pub fn expert_action(&self) -> [f32; 3] {
+        expert_action(&self.world, self.task.goal())
+    }
+
+    /// What the simulator knows of the present sub-goal; see [`environment_state_spec`].
+    pub fn environment_state(&self) -> [f32; ENVIRONMENT_STATE_DIM] {
+        let goal = self.task.goal();
+        let object = goal.object_position(&self.world) / HAND_RANGE_M;
+        let target = goal.target_position(&self.world) / HAND_RANGE_M;
+        let mut state = [0.0; ENVIRONMENT_STATE_DIM];
+        state[..4].copy_from_slice(&[object.x, object.y, target.x, target.y]);
+        state[4 + goal_kind(goal)] = 1.0;
+        let rest = &mut state[4 + GOAL_KINDS..];
+        let presses = self.task.remaining().iter().filter(|goal| matches!(goal, Goal::Press { .. })).count();
+        rest[0] = f32::from(self.world.hand.held.is_some());
+        rest[1] = self.task.progress();
+        rest[2] = presses as f32 / 5.0;
+        rest[3] = f32::from(self.task.may_act());
+        if let Some(cue) = self.task.cue() {
+            rest[4 + cue as usize] = 1.0;
+        }
+        state
+    }
+
+    /// `[x_m, y_m, gripper_opening]` of the hand.
+    pub fn hand_state(&self) -> [f32; 3] {
+        let hand = &self.world.hand;
+        [hand.position.x, hand.position.y, hand.opening]
+    }
+
+    /// The present goal done wrong, to spoil an episode on purpose.
+    pub(crate) fn spoiled_goal(&self, rng: &mut ChaCha8Rng) -> Option<Goal> {
+        self.task.spoiled_goal(&self.world, rng)
+    }
+
+    /// What the expert would do if `goal` were asked for.
+    pub(crate) fn action_for(&self, goal: Goal) -> [f32; 3] {
+        expert_action(&self.world, goal)
+    }
+
+    /// Everything that can change, for tests of determinism: hand, blocks, progress.
+    #[cfg(test)]
+    pub(crate) fn fingerprint(&self) -> Vec<u32> {
+        let blocks = (0..self.world.blocks.len()).flat_map(|i| {
+            let at = self.world.block_position(i);
+            [at.x, at.y, self.world.physics.angle_rad(i)]
+        });
+        let hand = self.hand_state();
+        hand.into_iter().chain(blocks).map(f32::to_bits).chain([self.task.done as u32]).collect()
+    }
+
+    fn command(action: &[f32]) -> Result<Command, SimError> {
+        let &[dx, dy, grip] = action else {
+            return Err(SimError::ActionLength { expected: ACTION.len(), found: action.len() });
+        };
+        if let Some(index) = action.iter().position(|value| !value.is_finite()) {
+            return Err(SimError::ActionNotFinite { name: ACTION[index], index, found: action[index] });
+        }
+        Ok(Command { direction: Vec2::new(dx.clamp(-1.0, 1.0), dy.clamp(-1.0, 1.0)), grip })
+    }
+}
+
+impl Environment for Tabletop {
+    fn features(&self) -> &FeatureSpec {
+        &self.features
+    }
+
+    fn reset(&mut self, scenario: &Scenario) -> Result<(), SimError> {
+        scenario.difficulty.check()?;
+        self.scenario = *scenario;
+        (self.world, self.task) = build(scenario);
+        self.renderer.reset();
+        Ok(())
+    }
+
+    fn observe(&mut self) -> &Observation {
+        let hand = self.hand_state();
+        let observation = &mut self.observation;
+        self.renderer.draw(&self.world, &mut observation.images[0].1);
+        observation.state.copy_from_slice(&hand);
+        observation.instruction = Arc::clone(&self.task.instruction);
+        observation.timestamp_ns = u64::from(self.task.step()) * (1_000_000_000 / u64::from(FPS));
+        observation
+    }
+
+    /// After the end of the episode the world goes on, but its outcome stays.
+    fn step(&mut self, action: &[f32]) -> Result<StepOutcome, SimError> {
+        let command = Self::command(action)?;
+        let events = self.world.step(command);
+        self.task.update(&mut self.world, &events);
+        Ok(self.outcome())
+    }
+}
+
+/// Whether the episode of `environment` is still running.
+pub(crate) fn is_running(environment: &Tabletop) -> bool {
+    environment.task.status == Status::Running
+}
+
+fn goal_kind(goal: Goal) -> usize {
+    match goal {
+        Goal::Reach(_) => 0,
+        Goal::Press { .. } => 1,
+        Goal::PickPlace { .. } => 2,
+        Goal::Push { .. } => 3,
+        Goal::Open { .. } => 4,
+        Goal::Wait => 5,
+    }
+}

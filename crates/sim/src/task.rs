@@ -1,0 +1,320 @@
+//! Progress of an episode: which sub-goal is next, what counts as a mistake, when it is over.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use crate::environment::{Failure, Status};
+use crate::families::next_in_stream;
+use crate::goal::{Goal, Target};
+use crate::physics::Vec2;
+use crate::things::{Colour, Lid, Light, Manner};
+use crate::world::{Events, World};
+
+/// Hovering this long over a thing that was not named counts as having chosen it.
+const STRAY_STEPS: u32 = 12;
+
+/// What a lamp shows when.
+#[derive(Clone, Debug)]
+pub(crate) struct Signal {
+    /// First step, step after the last, and colour of every flash.
+    pub flashes: Vec<(u32, u32, Colour)>,
+    /// Step from which the lamp is white.
+    pub go_step: u32,
+}
+
+impl Signal {
+    fn light(&self, step: u32) -> Light {
+        let lit = self.flashes.iter().find(|(from, to, _)| (*from..*to).contains(&step));
+        match lit {
+            _ if step >= self.go_step => Light::Go,
+            Some(&(_, _, colour)) => Light::Lit(colour),
+            None => Light::Dark,
+        }
+    }
+}
+
+/// The hidden property of a scene in `retry`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Secret {
+    /// Only this container opens.
+    Opens { container: usize },
+    /// This block can only be pushed, or only be lifted, as its manner says.
+    Handling { block: usize },
+    /// The steering may be mirrored; the hand must leave `start` towards `target`.
+    Steering { start: Vec2, target: Vec2 },
+}
+
+/// What makes a family different from a plain list of goals.
+#[derive(Clone, Debug)]
+pub(crate) enum Script {
+    /// Goals in order; acting on other things is a failure.
+    Plain,
+    /// A lamp tells when to act, and how.
+    Signalled(Signal),
+    /// One attempt at a hidden property.
+    Attempt(Secret),
+    /// Goals follow each other until `total` are done; mistakes only cost time.
+    Stream { total: usize, rng: ChaCha8Rng },
+}
+
+/// A running task.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub instruction: Arc<str>,
+    /// All sub-goals; in a stream only the present one.
+    pub goals: Vec<Goal>,
+    /// Sub-goals done.
+    pub done: usize,
+    pub script: Script,
+    /// Steps after which the episode times out.
+    pub cap_steps: u32,
+    pub status: Status,
+    step: u32,
+    /// Steps for which the present goal's condition has held.
+    dwell: u32,
+    /// Steps for which the hand has hovered over a wrong thing.
+    stray: u32,
+}
+
+impl Task {
+    /// A task at its beginning.
+    pub fn new(instruction: String, goals: Vec<Goal>, script: Script, cap_steps: u32) -> Self {
+        Self {
+            instruction: instruction.into(),
+            goals,
+            done: 0,
+            script,
+            cap_steps,
+            status: Status::Running,
+            step: 0,
+            dwell: 0,
+            stray: 0,
+        }
+    }
+
+    /// The present sub-goal; after the last one, the last one.
+    pub fn goal(&self) -> Goal {
+        self.goals[self.index().min(self.goals.len() - 1)]
+    }
+
+    /// The sub-goals that are not done yet, the present one first.
+    pub fn remaining(&self) -> &[Goal] {
+        &self.goals[self.index().min(self.goals.len())..]
+    }
+
+    /// Sub-goals done as a fraction of all.
+    pub fn progress(&self) -> f32 {
+        self.done as f32 / self.total() as f32
+    }
+
+    /// Number of sub-goals of the whole episode.
+    pub fn total(&self) -> usize {
+        match self.script {
+            Script::Stream { total, .. } => total,
+            _ => self.goals.len(),
+        }
+    }
+
+    /// Control steps so far.
+    pub fn step(&self) -> u32 {
+        self.step
+    }
+
+    /// The colour that the lamp showed first.
+    pub fn cue(&self) -> Option<Colour> {
+        match &self.script {
+            Script::Signalled(signal) => signal.flashes.first().map(|flash| flash.2),
+            _ => None,
+        }
+    }
+
+    /// Whether the go signal has been given, or none is needed.
+    pub fn may_act(&self) -> bool {
+        self.goal() != Goal::Wait
+    }
+
+    /// Sets the lamp for the first observation.
+    pub fn begin(&self, world: &mut World) {
+        self.set_lamp(world);
+    }
+
+    /// Judges what happened in one control step.
+    pub fn update(&mut self, world: &mut World, events: &Events) {
+        self.step += 1;
+        self.set_lamp(world);
+        self.reveal(world, events);
+        if self.status != Status::Running {
+            return;
+        }
+        self.count_stray(world);
+        if let Some(failure) = self.mistake(world, events) {
+            self.status = Status::Failed(failure);
+            return;
+        }
+        self.advance(world, events);
+        if self.status == Status::Running && self.step >= self.cap_steps {
+            self.status = Status::TimedOut;
+        }
+    }
+
+    fn index(&self) -> usize {
+        match self.script {
+            Script::Stream { .. } => 0,
+            _ => self.done,
+        }
+    }
+
+    fn set_lamp(&self, world: &mut World) {
+        if let (Script::Signalled(signal), Some(lamp)) = (&self.script, &mut world.lamp) {
+            lamp.light = signal.light(self.step);
+        }
+    }
+
+    /// Makes the consequence of a choice visible.
+    fn reveal(&self, world: &mut World, events: &Events) {
+        match self.script {
+            Script::Attempt(Secret::Opens { container }) => {
+                if let Some(tried) = events.tried {
+                    world.containers[tried].lid = if tried == container { Lid::Open } else { Lid::Jammed };
+                }
+            }
+            Script::Attempt(Secret::Handling { block }) if self.mishandled(world, events) => {
+                world.blocks[block].spoiled = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn mishandled(&self, world: &World, events: &Events) -> bool {
+        let Script::Attempt(Secret::Handling { block }) = self.script else { return false };
+        match world.blocks[block].manner {
+            Manner::Any => false,
+            Manner::Glued => events.refused == Some(block),
+            Manner::Fragile => world.hand.down && world.physics.speed_m_s(block) > 0.03,
+        }
+    }
+
+    fn count_stray(&mut self, world: &World) {
+        let at = world.hand.position;
+        let near = |target: Target| target.position(world).distance(at) < crate::goal::REACH_RADIUS_M;
+        let wrong = match (&self.script, self.goal()) {
+            (Script::Plain, Goal::Reach(named)) if self.goals.len() == 1 => {
+                let blocks = (0..world.blocks.len()).map(Target::Block);
+                let zones = (0..world.zones.len()).map(Target::Zone);
+                let buttons = (0..world.buttons.len()).map(Target::Button);
+                !near(named) && blocks.chain(zones).chain(buttons).any(near)
+            }
+            // Going to the end zone says that the pressing is finished.
+            (Script::Signalled(_), Goal::Press { .. }) => {
+                self.goals.iter().any(|&goal| matches!(goal, Goal::Reach(target) if near(target)))
+            }
+            _ => false,
+        };
+        self.stray = if wrong { self.stray + 1 } else { 0 };
+    }
+
+    fn mistake(&self, world: &World, events: &Events) -> Option<Failure> {
+        match &self.script {
+            Script::Stream { .. } => None,
+            Script::Attempt(secret) => self.wrong_attempt(*secret, world, events),
+            Script::Plain | Script::Signalled(_) => self.wrong_press(events).or_else(|| self.wrong_choice(world)),
+        }
+    }
+
+    fn wrong_attempt(&self, secret: Secret, world: &World, events: &Events) -> Option<Failure> {
+        match secret {
+            Secret::Opens { container } => {
+                events.tried.filter(|&tried| tried != container).map(|_| Failure::WrongContainer)
+            }
+            Secret::Handling { block } => world.blocks[block].spoiled.then_some(Failure::WrongManner),
+            Secret::Steering { start, target } => {
+                let moved = world.hand.position.x - start.x;
+                let wanted = target.x - start.x;
+                (moved * wanted.signum() < -0.01).then_some(Failure::WrongDirection)
+            }
+        }
+    }
+
+    fn wrong_press(&self, events: &Events) -> Option<Failure> {
+        let button = events.pressed?;
+        let pressed = Goal::Press { button };
+        match self.goal() {
+            goal if goal == pressed => None,
+            Goal::Wait => Some(Failure::TooEarly),
+            _ if matches!(self.script, Script::Signalled(_)) && self.goals.contains(&pressed) => {
+                Some(Failure::WrongCount)
+            }
+            _ if self.remaining().contains(&pressed) => Some(Failure::WrongOrder),
+            _ => Some(Failure::WrongButton),
+        }
+    }
+
+    fn wrong_choice(&self, world: &World) -> Option<Failure> {
+        if self.stray >= STRAY_STEPS {
+            let counting = matches!(self.script, Script::Signalled(_));
+            return Some(if counting { Failure::WrongCount } else { Failure::WrongObject });
+        }
+        for (ahead, goal) in self.remaining().iter().enumerate() {
+            let Some((named, zone)) = goal.delivery() else { continue };
+            if (0..world.blocks.len()).any(|block| block != named && world.block_in_zone(block, zone)) {
+                return Some(Failure::WrongObject);
+            }
+            if ahead > 0 && world.block_in_zone(named, zone) {
+                return Some(Failure::WrongOrder);
+            }
+        }
+        None
+    }
+
+    fn advance(&mut self, world: &World, events: &Events) {
+        let goal = self.goal();
+        let holds = match &self.script {
+            Script::Signalled(signal) if goal == Goal::Wait => self.step >= signal.go_step,
+            _ => goal.holds(world, events),
+        };
+        self.dwell = if holds { self.dwell + 1 } else { 0 };
+        if self.dwell < goal.dwell_steps() {
+            return;
+        }
+        self.dwell = 0;
+        self.done += 1;
+        if self.done == self.total() {
+            self.status = Status::Succeeded;
+        } else if let Script::Stream { rng, .. } = &mut self.script {
+            let (next, instruction) = next_in_stream(world, goal, rng);
+            self.goals = vec![next];
+            self.instruction = instruction.into();
+        }
+    }
+
+    /// The present goal done wrong: another object, another order, or too early. `None` when this goal
+    /// cannot be spoiled.
+    pub fn spoiled_goal(&self, world: &World, rng: &mut ChaCha8Rng) -> Option<Goal> {
+        let mut others = self.wrong_goals(world);
+        others.extend(self.remaining().iter().skip(1).filter(|goal| goal.delivery().is_none()).copied());
+        others.retain(|&goal| goal != self.goal());
+        if others.is_empty() { None } else { Some(others[rng.random_range(0..others.len())]) }
+    }
+
+    fn wrong_goals(&self, world: &World) -> Vec<Goal> {
+        let blocks = 0..world.blocks.len();
+        match self.goal() {
+            Goal::Reach(Target::Zone(_)) => {
+                (0..world.zones.len()).map(|zone| Goal::Reach(Target::Zone(zone))).collect()
+            }
+            Goal::Reach(_) => blocks.map(|block| Goal::Reach(Target::Block(block))).collect(),
+            Goal::PickPlace { zone, .. } => match self.script {
+                Script::Attempt(Secret::Handling { block }) => vec![Goal::Push { block, zone }],
+                _ => blocks.map(|block| Goal::PickPlace { block, zone }).collect(),
+            },
+            Goal::Push { zone, .. } => match self.script {
+                Script::Attempt(Secret::Handling { block }) => vec![Goal::PickPlace { block, zone }],
+                _ => blocks.map(|block| Goal::PickPlace { block, zone }).collect(),
+            },
+            Goal::Press { .. } | Goal::Wait => (0..world.buttons.len()).map(|button| Goal::Press { button }).collect(),
+            Goal::Open { .. } => (0..world.containers.len()).map(|container| Goal::Open { container }).collect(),
+        }
+    }
+}
