@@ -38,7 +38,9 @@ mod error;
 mod isa;
 pub mod matmul;
 pub mod norm;
+mod parallel;
 pub mod scan;
+mod simd;
 pub mod softmax;
 mod view;
 

@@ -25,7 +25,13 @@
 //! Departures from upstream: sequence before channels (upstream `[batch, d_inner, seq_len]`), the softplus
 //! and its bias are always applied, and states can be carried in and out with gradients.
 
+mod backward;
+mod forward;
 pub mod reference;
+mod step;
+mod tile;
+
+pub use step::{StepInput, StepWeights, step};
 
 use crate::error::check_len;
 use crate::{Isa, KernelError, Kernels, Rows, RowsMut};
@@ -200,6 +206,22 @@ impl ScanCheckpoints {
     pub fn bytes(&self) -> usize {
         self.states.capacity() * size_of::<f32>()
     }
+
+    /// Room for the checkpoints of a call.
+    fn make_for(&mut self, shape: &ScanShape, isa: Isa) -> &mut [f32] {
+        self.made_for = Some((*shape, isa));
+        self.states.resize(tile::Tile::count(shape) * tile::Tile::checkpoint_len(shape), 0.0);
+        &mut self.states
+    }
+
+    fn check(&self, shape: &ScanShape, isa: Isa) -> Result<(), KernelError> {
+        if self.made_for == Some((*shape, isa)) {
+            return Ok(());
+        }
+        let describe = |(shape, isa): (ScanShape, Isa)| format!("{shape:?} on {isa:?}");
+        let expected = self.made_for.map_or("no call yet".to_owned(), describe);
+        Err(KernelError::Checkpoints { expected, found: describe((*shape, isa)) })
+    }
 }
 
 /// Runs the scan over whole sequences.
@@ -216,10 +238,8 @@ pub fn forward(
 ) -> Result<(), KernelError> {
     input.check()?;
     output.check(&input.shape)?;
-    if let Some(checkpoints) = checkpoints {
-        checkpoints.made_for = Some((input.shape, kernels.isa()));
-    }
-    reference::forward(input, output);
+    let states = checkpoints.map(|checkpoints| checkpoints.make_for(&input.shape, kernels.isa()));
+    forward::run(kernels, input, output, states);
     Ok(())
 }
 
@@ -235,10 +255,10 @@ pub fn backward(
     grad_output: ScanGradOutput,
     grads: ScanGrads,
 ) -> Result<(), KernelError> {
-    let _ = (kernels, checkpoints);
     input.check()?;
     grad_output.check(&input.shape)?;
     grads.check(input)?;
-    reference::backward(input, grad_output, grads);
+    checkpoints.check(&input.shape, kernels.isa())?;
+    backward::run(kernels, input, checkpoints, grad_output, grads);
     Ok(())
 }

@@ -1,0 +1,62 @@
+//! Independent pieces of work over threads, and the disjoint writes that they share.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::{RowsMut, Threads};
+
+/// Calls `work` for every item; the order is free.
+pub(crate) fn for_each(threads: Threads, items: usize, work: impl Fn(usize) + Send + Sync) {
+    match threads {
+        Threads::Rayon if items > 1 => (0..items).into_par_iter().for_each(work),
+        _ => (0..items).for_each(work),
+    }
+}
+
+/// Collects the result of `work` for every item, in the order of the items.
+pub(crate) fn map<R: Send>(threads: Threads, items: usize, work: impl Fn(usize) -> R + Send + Sync) -> Vec<R> {
+    match threads {
+        Threads::Rayon if items > 1 => (0..items).into_par_iter().map(work).collect(),
+        _ => (0..items).map(work).collect(),
+    }
+}
+
+/// Rows of which several threads write disjoint parts.
+pub(crate) struct SharedRows<'a> {
+    data: *mut f32,
+    len: usize,
+    stride: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// Safety: parts are only handed out under the contract of `part`, that no two overlap at a time.
+unsafe impl Send for SharedRows<'_> {}
+// Safety: as above.
+unsafe impl Sync for SharedRows<'_> {}
+
+impl<'a> SharedRows<'a> {
+    pub(crate) fn new(rows: RowsMut<'a>) -> Self {
+        let RowsMut { data, stride } = rows;
+        Self { data: data.as_mut_ptr(), len: data.len(), stride, lifetime: PhantomData }
+    }
+
+    /// One row of everything.
+    pub(crate) fn flat(data: &'a mut [f32]) -> Self {
+        Self::new(RowsMut { stride: data.len(), data })
+    }
+
+    /// Columns `columns` of row `row`.
+    ///
+    /// # Safety
+    /// While the result lives, no other part that overlaps it may be asked for.
+    #[allow(clippy::mut_from_ref)] // The contract above stands in for the borrow checker.
+    #[inline(always)]
+    pub(crate) unsafe fn part(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
+        let first = row * self.stride + columns.start;
+        assert!(columns.start <= columns.end && first + columns.len() <= self.len);
+        // Safety: within the allocation by the assertion, and not aliased by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(first), columns.len()) }
+    }
+}

@@ -1,0 +1,167 @@
+//! One step of the recurrence for one sequence, vectorised over the states of a channel, so that the
+//! public layout of the state is also the one that is computed in.
+
+use std::f32::consts::LOG2_E;
+
+use super::{ScanParams, ScanShape};
+use crate::error::check_len;
+use crate::simd::{MAX_LANES, Op, Simd, math};
+use crate::{KernelError, Kernels};
+
+/// Channels that are worked on at a time.
+const TILE: usize = 64;
+
+/// The parameters of a scan, prepared for single steps: decay rates are computed once, at load.
+#[derive(Clone, Debug)]
+pub struct StepWeights {
+    /// `A log2 e`, `[d_inner, d_state]`.
+    rates: Vec<f32>,
+    /// `[d_inner]`.
+    d: Vec<f32>,
+    /// `[d_inner]`.
+    dt_bias: Vec<f32>,
+    d_state: usize,
+}
+
+impl StepWeights {
+    /// Prepares `params` of `[d_inner, d_state]`.
+    ///
+    /// # Errors
+    /// When `d_state` is 0 or a length does not fit.
+    pub fn new((d_inner, d_state): (usize, usize), params: &ScanParams) -> Result<Self, KernelError> {
+        ScanShape { batch: 1, seq_len: 1, d_inner, d_state }.check()?;
+        check_len("A_log", params.a_log.len(), d_inner * d_state)?;
+        check_len("D", params.d.len(), d_inner)?;
+        check_len("dt_bias", params.dt_bias.len(), d_inner)?;
+        let rates = params.a_log.iter().map(|a_log| -a_log.exp() * LOG2_E).collect();
+        Ok(Self { rates, d: params.d.to_vec(), dt_bias: params.dt_bias.to_vec(), d_state })
+    }
+
+    /// Channels.
+    pub fn d_inner(&self) -> usize {
+        self.d.len()
+    }
+
+    /// States per channel.
+    pub fn d_state(&self) -> usize {
+        self.d_state
+    }
+}
+
+/// What one step reads beside the state.
+#[derive(Clone, Copy, Debug)]
+pub struct StepInput<'a> {
+    /// `[d_inner]`.
+    pub u: &'a [f32],
+    /// `[d_inner]`, raw.
+    pub delta: &'a [f32],
+    /// `[d_state]`.
+    pub b: &'a [f32],
+    /// `[d_state]`.
+    pub c: &'a [f32],
+    /// `[d_inner]`; without it the output is not gated.
+    pub z: Option<&'a [f32]>,
+}
+
+/// Advances `state` `[d_inner, d_state]` by one step and writes `y` `[d_inner]`; upstream
+/// `selective_state_update`. Allocates nothing and uses the calling thread only.
+///
+/// # Errors
+/// When an argument does not fit `weights`; nothing is written then.
+pub fn step(
+    kernels: Kernels,
+    weights: &StepWeights,
+    input: &StepInput,
+    state: &mut [f32],
+    y: &mut [f32],
+) -> Result<(), KernelError> {
+    let (d_inner, d_state) = (weights.d_inner(), weights.d_state);
+    check_len("u", input.u.len(), d_inner)?;
+    check_len("delta", input.delta.len(), d_inner)?;
+    check_len("B", input.b.len(), d_state)?;
+    check_len("C", input.c.len(), d_state)?;
+    input.z.map_or(Ok(()), |z| check_len("z", z.len(), d_inner))?;
+    check_len("state", state.len(), d_inner * d_state)?;
+    check_len("y", y.len(), d_inner)?;
+    kernels.run(StepOp { weights, input, state, y });
+    Ok(())
+}
+
+struct StepOp<'a> {
+    weights: &'a StepWeights,
+    input: &'a StepInput<'a>,
+    state: &'a mut [f32],
+    y: &'a mut [f32],
+}
+
+impl Op for StepOp<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let StepOp { weights, input, state, y } = self;
+        let d_state = weights.d_state;
+        let (mut delta, mut delta_u) = ([0.0; TILE], [0.0; TILE]);
+        for (tile, y) in y.chunks_mut(TILE).enumerate() {
+            let first = tile * TILE;
+            prepare(s, (weights, input, first), &mut delta[..y.len()], &mut delta_u[..y.len()]);
+            for (i, y) in y.iter_mut().enumerate() {
+                let states = (first + i) * d_state..(first + i + 1) * d_state;
+                let rates = &weights.rates[states.clone()];
+                *y = advance(s, (delta[i], delta_u[i]), (rates, input.b, input.c), &mut state[states]);
+            }
+            finish(s, (weights, input, first), y);
+        }
+    }
+}
+
+/// Step sizes of the channels from `first` on.
+#[inline(always)]
+fn prepare<S: Simd>(
+    s: S,
+    (weights, input, first): (&StepWeights, &StepInput, usize),
+    delta: &mut [f32],
+    delta_u: &mut [f32],
+) {
+    for i in (0..delta.len()).step_by(S::LANES) {
+        let columns = first + i..(first + i + S::LANES).min(first + delta.len());
+        let raw =
+            s.add(s.load_partial(&input.delta[columns.clone()]), s.load_partial(&weights.dt_bias[columns.clone()]));
+        let value = math::softplus(s, raw);
+        s.store_partial(value, &mut delta[i..][..columns.len()]);
+        s.store_partial(s.mul(value, s.load_partial(&input.u[columns.clone()])), &mut delta_u[i..][..columns.len()]);
+    }
+}
+
+/// Advances the states of one channel and returns `sum_n C h`.
+#[inline(always)]
+fn advance<S: Simd>(s: S, (delta, delta_u): (f32, f32), (rates, b, c): (&[f32], &[f32], &[f32]), h: &mut [f32]) -> f32 {
+    let (delta, delta_u) = (s.splat(delta), s.splat(delta_u));
+    let mut sum = s.zero();
+    for n in (0..h.len()).step_by(S::LANES) {
+        let states = n..(n + S::LANES).min(h.len());
+        let a = math::exp2(s, s.mul(delta, s.load_partial(&rates[states.clone()])));
+        let old = s.load_partial(&h[states.clone()]);
+        let new = s.fma(a, old, s.mul(delta_u, s.load_partial(&b[states.clone()])));
+        sum = s.fma(new, s.load_partial(&c[states.clone()]), sum);
+        s.store_partial(new, &mut h[states]);
+    }
+    s.reduce_sum(sum)
+}
+
+/// Skip connection and gate of the channels from `first` on.
+#[inline(always)]
+fn finish<S: Simd>(s: S, (weights, input, first): (&StepWeights, &StepInput, usize), y: &mut [f32]) {
+    for i in (0..y.len()).step_by(S::LANES) {
+        let columns = first + i..(first + i + S::LANES).min(first + y.len());
+        let y = &mut y[i..][..columns.len()];
+        let u = s.load_partial(&input.u[columns.clone()]);
+        let mut sum = s.fma(s.load_partial(&weights.d[columns.clone()]), u, s.load_partial(y));
+        if let Some(z) = input.z {
+            sum = s.mul(sum, math::silu(s, s.load_partial(&z[columns])));
+        }
+        s.store_partial(sum, y);
+    }
+}
+
+const _: () = assert!(TILE.is_multiple_of(MAX_LANES));

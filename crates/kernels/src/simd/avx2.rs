@@ -1,0 +1,102 @@
+//! AVX2 with FMA: 8 lanes, 16 registers.
+
+use std::arch::x86_64::*;
+
+use super::{Op, Simd, lanewise};
+
+/// Proof that the processor has AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(());
+
+/// Runs `op` compiled for AVX2.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn run<O: Op>(op: O) -> O::Output {
+    op.run(Avx2(()))
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+    const LANES: usize = 8;
+    const STATES: usize = 4;
+    const TILE_ROWS: usize = 6;
+
+    lanewise! {
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        min(a, b) = _mm256_min_ps;
+        max(a, b) = _mm256_max_ps;
+        fma(a, b, c) = _mm256_fmadd_ps;
+        fnma(a, b, c) = _mm256_fnmadd_ps;
+        floor(x) = _mm256_floor_ps;
+    }
+
+    #[inline(always)]
+    fn fraction(self, x: __m256) -> __m256 {
+        self.sub(x, self.floor(x))
+    }
+
+    #[inline(always)]
+    fn scale_floor(self, p: __m256, x: __m256) -> __m256 {
+        // Adding to the exponent must stay within its 8 bits.
+        let x = self.min(self.splat(128.0), self.max(self.splat(-126.0), self.floor(x)));
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(x));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent))
+        }
+    }
+
+    #[inline(always)]
+    fn abs(self, x: __m256) -> __m256 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), x) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, src: &[f32]) -> __m256 {
+        let src = &src[..Self::LANES];
+        // Safety: as above, and the slice holds 8 values.
+        unsafe { _mm256_loadu_ps(src.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, x: __m256, dst: &mut [f32]) {
+        let dst = &mut dst[..Self::LANES];
+        // Safety: as above, and the slice holds 8 values.
+        unsafe { _mm256_storeu_ps(dst.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn select_lt(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+
+    #[inline(always)]
+    fn reduce_sum(self, x: __m256) -> f32 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, x: __m256) -> f32 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! AVX-512: 16 lanes, 32 registers.
+
+use std::arch::x86_64::*;
+
+use super::{Op, Simd, lanewise};
+
+/// Proof that the processor has AVX-512 F, VL, DQ and BW, AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(());
+
+/// Runs `op` compiled for AVX-512.
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+pub(super) fn run<O: Op>(op: O) -> O::Output {
+    op.run(Avx512(()))
+}
+
+/// Immediate of `vreduceps`: keep no fraction bits, round down, raise nothing.
+const FLOOR: i32 = 0x09;
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+    const STATES: usize = 16;
+    const TILE_ROWS: usize = 12;
+
+    lanewise! {
+        add(a, b) = _mm512_add_ps;
+        sub(a, b) = _mm512_sub_ps;
+        mul(a, b) = _mm512_mul_ps;
+        div(a, b) = _mm512_div_ps;
+        min(a, b) = _mm512_min_ps;
+        max(a, b) = _mm512_max_ps;
+        fma(a, b, c) = _mm512_fmadd_ps;
+        fnma(a, b, c) = _mm512_fnmadd_ps;
+        floor(x) = _mm512_roundscale_ps::<FLOOR>;
+        fraction(x) = _mm512_reduce_ps::<FLOOR>;
+        scale_floor(p, x) = _mm512_scalef_ps;
+        abs(x) = _mm512_abs_ps;
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, src: &[f32]) -> __m512 {
+        let src = &src[..Self::LANES];
+        // Safety: as above, and the slice holds 16 values.
+        unsafe { _mm512_loadu_ps(src.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, x: __m512, dst: &mut [f32]) {
+        let dst = &mut dst[..Self::LANES];
+        // Safety: as above, and the slice holds 16 values.
+        unsafe { _mm512_storeu_ps(dst.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn select_lt(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+    }
+
+    #[inline(always)]
+    fn reduce_sum(self, x: __m512) -> f32 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm512_reduce_add_ps(x) }
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, x: __m512) -> f32 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm512_reduce_max_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load_partial(self, src: &[f32]) -> __m512 {
+        let mask = mask(src.len());
+        // Safety: as above; lanes outside the mask are not read.
+        unsafe { _mm512_maskz_loadu_ps(mask, src.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, x: __m512, dst: &mut [f32]) {
+        let mask = mask(dst.len());
+        // Safety: as above; lanes outside the mask are not written.
+        unsafe { _mm512_mask_storeu_ps(dst.as_mut_ptr(), mask, x) }
+    }
+}
+
+/// The first `len` lanes, at most all.
+#[inline(always)]
+fn mask(len: usize) -> __mmask16 {
+    if len >= 16 { u16::MAX } else { (1 << len) - 1 }
+}

@@ -1,0 +1,125 @@
+//! A thin layer over vector registers, so that every kernel is written once.
+//!
+//! A kernel is an [`Op`]: arguments in a struct, and a body generic over [`Simd`]. [`Kernels::run`] calls
+//! the body inside a function compiled for the chosen instruction set. Everything on the way must be
+//! `#[inline(always)]`, or it would be compiled for the build's baseline instead.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod math;
+mod portable;
+
+use crate::{Isa, Kernels};
+
+/// A vector register of f32 lanes and what it can do. Values of the implementing types prove that the
+/// processor has the instructions.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// One register.
+    type V: Copy + Send + Sync;
+    /// Lanes of a register, a power of two.
+    const LANES: usize;
+    /// Recurrences of the scan that are kept in registers at once.
+    const STATES: usize;
+    /// Rows of a tile of the matrix product.
+    const TILE_ROWS: usize;
+
+    fn splat(self, x: f32) -> Self::V;
+    /// The first lanes of `src`, which must be long enough.
+    fn load(self, src: &[f32]) -> Self::V;
+    /// Fills the first lanes of `dst`, which must be long enough.
+    fn store(self, x: Self::V, dst: &mut [f32]);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `b` where a lane of either is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `b` where a lane of either is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c - a * b`.
+    fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn floor(self, x: Self::V) -> Self::V;
+    /// `x - floor(x)`.
+    fn fraction(self, x: Self::V) -> Self::V;
+    /// `p * 2^floor(x)` for `p` in `[0.5, 2]`; saturates instead of overflowing.
+    fn scale_floor(self, p: Self::V, x: Self::V) -> Self::V;
+    /// `x` where `a < b`, else `y`.
+    fn select_lt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    fn abs(self, x: Self::V) -> Self::V;
+    fn reduce_sum(self, x: Self::V) -> f32;
+    fn reduce_max(self, x: Self::V) -> f32;
+
+    #[inline(always)]
+    fn zero(self) -> Self::V {
+        self.splat(0.0)
+    }
+
+    /// All of `src`, at most one register, with zeros behind it.
+    #[inline(always)]
+    fn load_partial(self, src: &[f32]) -> Self::V {
+        if src.len() >= Self::LANES {
+            return self.load(src);
+        }
+        let mut lanes = [0.0; MAX_LANES];
+        lanes[..src.len()].copy_from_slice(src);
+        self.load(&lanes)
+    }
+
+    /// As many lanes as `dst` takes, at most one register.
+    #[inline(always)]
+    fn store_partial(self, x: Self::V, dst: &mut [f32]) {
+        if dst.len() >= Self::LANES {
+            return self.store(x, dst);
+        }
+        let mut lanes = [0.0; MAX_LANES];
+        self.store(x, &mut lanes);
+        dst.copy_from_slice(&lanes[..dst.len()]);
+    }
+}
+
+/// Lanes of the widest register.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// A kernel with its arguments.
+pub(crate) trait Op {
+    /// What it returns.
+    type Output;
+    /// The body; implementations must be `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+impl Kernels {
+    /// Runs `op` with the chosen instruction set.
+    #[inline]
+    pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
+        match self.isa() {
+            // Safety: `Kernels` exists for available instruction sets only.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::run(op) },
+            // Safety: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::run(op) },
+            _ => op.run(portable::Portable),
+        }
+    }
+}
+
+/// Asks for a value of every lane-wise operation of one instruction set in terms of its intrinsics.
+#[cfg(target_arch = "x86_64")]
+macro_rules! lanewise {
+    ($($name:ident($($arg:ident),+) = $intrinsic:expr;)+) => {
+        $(
+            #[inline(always)]
+            fn $name(self, $($arg: Self::V),+) -> Self::V {
+                // Safety: the token exists only where the processor has the instructions.
+                unsafe { $intrinsic($($arg),+) }
+            }
+        )+
+    };
+}
+#[cfg(target_arch = "x86_64")]
+use lanewise;

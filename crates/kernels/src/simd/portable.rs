@@ -1,0 +1,129 @@
+//! Four lanes in plain Rust, which compilers map to SSE2 or NEON.
+
+use super::Simd;
+
+/// Needs nothing of the processor.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+const LANES: usize = 4;
+
+/// Adding and subtracting 1.5 * 2^23 rounds to an integer, which then sits in the low mantissa bits.
+const ROUND: f32 = 12_582_912.0;
+
+#[inline(always)]
+fn map2(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+}
+
+/// `a * b + c`, in one rounding where that is one instruction.
+#[inline(always)]
+fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// `floor` for magnitudes below 2^22, which need no call into the C library.
+#[inline(always)]
+fn floor(x: f32) -> f32 {
+    let nearest = (x + ROUND) - ROUND;
+    if nearest > x { nearest - 1.0 } else { nearest }
+}
+
+impl Simd for Portable {
+    type V = [f32; LANES];
+    const LANES: usize = LANES;
+    const STATES: usize = 4;
+    const TILE_ROWS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, src: &[f32]) -> Self::V {
+        [src[0], src[1], src[2], src[3]]
+    }
+
+    #[inline(always)]
+    fn store(self, x: Self::V, dst: &mut [f32]) {
+        dst[..LANES].copy_from_slice(&x);
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        map2(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        map2(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        map2(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        map2(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        map2(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        map2(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| mul_add(-a[i], b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn floor(self, x: Self::V) -> Self::V {
+        x.map(floor)
+    }
+
+    #[inline(always)]
+    fn fraction(self, x: Self::V) -> Self::V {
+        x.map(|x| x - floor(x))
+    }
+
+    #[inline(always)]
+    fn scale_floor(self, p: Self::V, x: Self::V) -> Self::V {
+        // Adding to the exponent must stay within its 8 bits.
+        let x = self.min(self.splat(128.0), self.max(self.splat(-126.0), x));
+        map2(p, x, |p, x| f32::from_bits(p.to_bits().wrapping_add((floor(x) + ROUND).to_bits() << 23)))
+    }
+
+    #[inline(always)]
+    fn select_lt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
+    }
+
+    #[inline(always)]
+    fn abs(self, x: Self::V) -> Self::V {
+        x.map(f32::abs)
+    }
+
+    #[inline(always)]
+    fn reduce_sum(self, x: Self::V) -> f32 {
+        (x[0] + x[2]) + (x[1] + x[3])
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, x: Self::V) -> f32 {
+        x[0].max(x[1]).max(x[2].max(x[3]))
+    }
+}
