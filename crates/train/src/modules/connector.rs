@@ -1,0 +1,68 @@
+//! From patches and words to one vector per frame: see the formulas of [`super`].
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use robomamba_kernels::attention::AttentionShape;
+use robomamba_model::ModelConfig;
+
+use super::policy::{Frames, Texts};
+use super::{layer_norm, linear, mlp};
+use crate::ops::attention::{Visible, attention};
+use crate::ops::rows::{KeyLayout, gather, join_keys, shifted_queries};
+use crate::ops::{self};
+use crate::parameters::Scope;
+
+/// What the connector makes of each frame, `[n_frame, d_model]`, the state not yet added.
+pub(crate) fn forward(
+    config: &ModelConfig,
+    scope: &Scope,
+    (frames, patches): (&Frames, &Tensor<2>),
+    (texts, words): (&Texts, &Tensor<2>),
+) -> Tensor<2> {
+    let connector = &config.connector;
+    let (d, eps, n_frame) = (connector.hidden_size, connector.layer_norm_eps, frames.instruction.len());
+    let layout = KeyLayout {
+        instruction: Arc::clone(&frames.instruction),
+        n_camera: config.features.cameras.len(),
+        n_patch: config.vision.n_patch(),
+        n_word: texts.n_word,
+        width: d,
+    };
+    let shape = AttentionShape {
+        batch: n_frame,
+        n_query: connector.n_query,
+        n_key: layout.n_key(),
+        n_head: connector.num_attention_heads,
+        head_dim: d / connector.num_attention_heads,
+    };
+    let n_seen = layout.n_key() - layout.n_word;
+    let visible = Visible::Lengths(frames.instruction.iter().map(|&i| n_seen + texts.lengths[i]).collect());
+
+    let seen = linear(scope, "vision_proj", patches);
+    let said = linear(scope, "text_proj", words);
+    let keys = join_keys(layout, ops::input(&seen), scope.input("camera_embedding"), ops::input(&said));
+    let kv = layer_norm(scope, "norm_kv", &keys, eps);
+
+    let first_words: Arc<[usize]> = (0..texts.lengths.len()).map(|i| i * texts.n_word).collect();
+    let class = gather(ops::input(words), first_words, config.text.hidden_size);
+    let shift = linear(scope, "query_text", &class);
+    let mut x = shifted_queries(scope.input("query"), ops::input(&shift), Arc::clone(&frames.instruction), d);
+    for i in 0..connector.num_hidden_layers {
+        let layer = scope.under(&format!("layers.{i}"));
+        let attn = layer.under("attn");
+        let q = linear(&attn, "q_proj", &layer_norm(&layer, "norm_q", &x, eps));
+        let [k, v] = ["k_proj", "v_proj"].map(|p| linear(&attn, p, &kv));
+        let attended = attention(shape, visible.clone(), [&q, &k, &v].map(ops::input));
+        x = x + linear(&attn, "out_proj", &attended);
+        let branch = mlp(&layer, ["mlp.fc1", "mlp.fc2"], &layer_norm(&layer, "norm_mlp", &x, eps));
+        x = x + branch;
+    }
+    let flat = layer_norm(scope, "norm_out", &x, eps).reshape([n_frame, connector.n_query * d]);
+    linear(scope, "out_proj", &flat)
+}
+
+/// What the state adds to the token of each step, `[rows, d_model]`.
+pub(crate) fn state(scope: &Scope, state: &Tensor<2>) -> Tensor<2> {
+    mlp(scope, ["state_proj.fc1", "state_proj.fc2"], state)
+}

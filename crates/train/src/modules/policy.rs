@@ -1,0 +1,122 @@
+//! The whole model over a batch of episodes.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use robomamba_model::{BackboneConfig, ModelConfig};
+
+use super::{Carried, connector, heads, linear, mamba, text, transformer, vision};
+use crate::ops::encoder::VisionEncoder;
+use crate::ops::rows::gather;
+use crate::ops::{self};
+use crate::parameters::Leaves;
+
+/// The distinct frames of a batch; a frame that repeats, as while waiting, is encoded once.
+#[derive(Clone, Debug)]
+pub(crate) struct Frames {
+    /// `[n_frame * n_camera * n_patch, patch_dim]`, the cameras of a frame side by side.
+    pub patches: Vec<f32>,
+    /// Instruction of each frame, an index into [`Texts`].
+    pub instruction: Arc<[usize]>,
+}
+
+/// The distinct instructions of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Texts {
+    /// Token ids, `[n_instruction * n_word]`, padded with any token.
+    pub ids: Arc<[usize]>,
+    /// Words of each instruction, at least 1.
+    pub lengths: Arc<[usize]>,
+    /// Words of the longest.
+    pub n_word: usize,
+}
+
+/// Steps of several episodes (or segments of them), padded to a common length at the end.
+#[derive(Clone, Debug)]
+pub(crate) struct Episodes {
+    /// Number of episodes.
+    pub batch: usize,
+    /// Frame of each step, `[batch * seq_len]`.
+    pub frame: Arc<[usize]>,
+    /// Normalised `observation.state`, `[batch * seq_len, state_dim]`.
+    pub state: Vec<f32>,
+}
+
+/// All inputs of a forward pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    /// Distinct frames.
+    pub frames: Frames,
+    /// Distinct instructions.
+    pub texts: Texts,
+    /// Steps.
+    pub episodes: Episodes,
+}
+
+/// What the model says at each step; rows are `[batch * seq_len]`.
+pub(crate) struct Outputs {
+    /// Output of the trunk, `[rows, d_model]`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests compare it"))]
+    pub hidden: Tensor<2>,
+    /// Normalised action chunks, `[rows, chunk_size * action_dim]`.
+    pub actions: Tensor<2>,
+    /// Logits of success, `[rows, 1]`.
+    pub confidence: Tensor<2>,
+    /// Normalised `observation.environment_state`, if the model has an auxiliary head.
+    pub auxiliary: Option<Tensor<2>>,
+    /// State after the last step of each episode; empty for the Transformer.
+    pub last: Carried,
+}
+
+/// The differentiable model; its parameters come with every call.
+#[derive(Debug)]
+pub(crate) struct PolicyModel {
+    config: ModelConfig,
+    vision: VisionEncoder,
+    n_auxiliary: usize,
+}
+
+impl PolicyModel {
+    /// The model of `config` with `n_auxiliary` auxiliary outputs, its vision encoder on `lanes` threads.
+    pub(crate) fn new(config: &ModelConfig, n_auxiliary: usize, lanes: usize) -> Self {
+        Self { config: config.clone(), vision: vision::encoder(config, lanes), n_auxiliary }
+    }
+
+    /// Runs a batch from the states `initial` (zeros when absent).
+    pub(crate) fn forward(&self, leaves: &Leaves, batch: Batch, initial: Option<Carried>) -> Outputs {
+        let config = &self.config;
+        let tokens = self.tokens(leaves, &batch);
+        let trunk = leaves.under("backbone");
+        let (hidden, last) = match &config.backbone {
+            BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, batch.episodes.batch, tokens, initial),
+            BackboneConfig::Transformer(transformer) => {
+                (transformer::forward(transformer, &trunk, batch.episodes.batch, tokens), Vec::new())
+            }
+        };
+        Outputs {
+            actions: heads::action(&leaves.under("head.action"), &hidden),
+            confidence: heads::confidence(&leaves.under("head.confidence"), &hidden),
+            auxiliary: (self.n_auxiliary > 0).then(|| linear(&leaves.root(), "auxiliary", &hidden)),
+            hidden,
+            last,
+        }
+    }
+
+    /// The token of every step, `[batch * seq_len, d_model]`.
+    fn tokens(&self, leaves: &Leaves, batch: &Batch) -> Tensor<2> {
+        let config = &self.config;
+        let patch_dim = config.vision.patch_dim();
+        let patches = &batch.frames.patches;
+        let patches = ops::constant(patches.clone(), [patches.len() / patch_dim, patch_dim]);
+        let seen = vision::forward(&self.vision, &leaves.under("vision"), ops::input(&patches));
+        let words = text::forward(&config.text, &leaves.under("text"), &batch.texts);
+        let scope = leaves.under("connector");
+        let fused = connector::forward(config, &scope, (&batch.frames, &seen), (&batch.texts, &words));
+        let d_model = config.backbone.d_model();
+        let steps = gather(ops::input(&fused), Arc::clone(&batch.episodes.frame), d_model);
+        let state_dim = config.features.state.dim();
+        let state = &batch.episodes.state;
+        let state = ops::constant(state.clone(), [state.len() / state_dim, state_dim]);
+        steps + connector::state(&scope, &state)
+    }
+}

@@ -1,0 +1,35 @@
+//! The baseline trunk, `transformers.LlamaModel`: RMSNorm, rotary positions, causal attention, SwiGLU.
+//!
+//! A segment sees itself only; keys of an earlier segment of the same episode are not carried over.
+
+use burn::tensor::Tensor;
+use robomamba_kernels::attention::AttentionShape;
+use robomamba_model::TransformerConfig;
+
+use super::{linear_unbiased, rms_norm};
+use crate::ops::attention::{Visible, attention, rotate};
+use crate::ops::{self, pointwise::gated};
+use crate::parameters::Scope;
+
+/// Runs `x` `[batch * seq_len, d_model]` through the trunk.
+pub(crate) fn forward(config: &TransformerConfig, scope: &Scope, batch: usize, mut x: Tensor<2>) -> Tensor<2> {
+    let (seq_len, width) = (x.dims()[0] / batch, config.d_model);
+    let head_dim = width / config.num_attention_heads;
+    let shape =
+        AttentionShape { batch, n_query: seq_len, n_key: seq_len, n_head: config.num_attention_heads, head_dim };
+    let eps = config.rms_norm_eps;
+    for i in 0..config.n_layer {
+        let layer = scope.under(&format!("layers.{i}"));
+        let attn = layer.under("self_attn");
+        let normed = rms_norm(&layer, "input_layernorm", &x, eps);
+        let [q, k, v] = ["q_proj", "k_proj", "v_proj"].map(|p| linear_unbiased(&attn, p, &normed));
+        let [q, k] = [q, k].map(|x| rotate(ops::input(&x), seq_len, head_dim, width, config.rope_theta));
+        let attended = attention(shape, Visible::Causal, [&q, &k, &v].map(ops::input));
+        x = x + linear_unbiased(&attn, "o_proj", &attended);
+        let normed = rms_norm(&layer, "post_attention_layernorm", &x, eps);
+        let [gate, up] = ["mlp.gate_proj", "mlp.up_proj"].map(|p| linear_unbiased(&layer, p, &normed));
+        let inner = gated(ops::input(&gate), ops::input(&up), config.intermediate_size);
+        x = x + linear_unbiased(&layer, "mlp.down_proj", &inner);
+    }
+    rms_norm(scope, "norm_f", &x, eps)
+}

@@ -1,0 +1,87 @@
+//! Losses as weighted sums: an element of weight 0 is masked out and gets no gradient.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+use super::{Forward, FusedOp, Input, apply};
+
+/// What a prediction is compared with, and how much each element counts; both of the prediction's length.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The values aimed at.
+    pub values: Arc<[f32]>,
+    /// Weights; they usually sum to 1, so that the loss is a mean.
+    pub weights: Arc<[f32]>,
+}
+
+/// `sum_i w_i huber(x_i - t_i)` `[1]` with `huber(e) = e^2 / (2 beta)` below `beta` and `|e| - beta / 2`
+/// above, PyTorch's `smooth_l1_loss`; `beta` 0 is the L1 loss.
+pub(crate) fn smooth_l1(prediction: Input, target: Target, beta: f32) -> Tensor<1> {
+    apply(SmoothL1 { target, beta }, [prediction])
+}
+
+/// `sum_i w_i bce(sigmoid(x_i), t_i)` `[1]`, PyTorch's `binary_cross_entropy_with_logits`.
+pub(crate) fn bce_with_logits(logits: Input, target: Target) -> Tensor<1> {
+    apply(Bce { target }, [logits])
+}
+
+#[derive(Clone, Debug)]
+struct SmoothL1 {
+    target: Target,
+    beta: f32,
+}
+
+impl FusedOp<1, 1> for SmoothL1 {
+    type Saved = ();
+
+    fn forward(&self, [x]: [&[f32]; 1]) -> Forward<1, ()> {
+        let loss = self.target.sum(x, |x, t| {
+            let e = (x - t).abs();
+            if e < self.beta { e * e / (2.0 * self.beta) } else { e - self.beta / 2.0 }
+        });
+        Forward { output: vec![loss], shape: [1], saved: () }
+    }
+
+    fn backward(&self, [x]: [&[f32]; 1], (): &(), grad: &[f32], _: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [Some(self.target.grad(x, grad[0], |x, t| {
+            let e = x - t;
+            match e {
+                0.0 => 0.0,
+                e if e.abs() < self.beta => e / self.beta,
+                e => e.signum(),
+            }
+        }))]
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Bce {
+    target: Target,
+}
+
+impl FusedOp<1, 1> for Bce {
+    type Saved = ();
+
+    fn forward(&self, [x]: [&[f32]; 1]) -> Forward<1, ()> {
+        let loss = self.target.sum(x, |x, t| x.max(0.0) - x * t + (-x.abs()).exp().ln_1p());
+        Forward { output: vec![loss], shape: [1], saved: () }
+    }
+
+    fn backward(&self, [x]: [&[f32]; 1], (): &(), grad: &[f32], _: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [Some(self.target.grad(x, grad[0], |x, t| 1.0 / (1.0 + (-x).exp()) - t))]
+    }
+}
+
+impl Target {
+    fn sum(&self, x: &[f32], loss: impl Fn(f32, f32) -> f32) -> f32 {
+        let terms = x.iter().zip(self.values.iter()).zip(self.weights.iter());
+        let counted = terms.filter(|&(_, &w)| w != 0.0);
+        counted.map(|((&x, &t), &w)| f64::from(w * loss(x, t))).sum::<f64>() as f32
+    }
+
+    fn grad(&self, x: &[f32], scale: f32, slope: impl Fn(f32, f32) -> f32) -> Vec<f32> {
+        let terms = x.iter().zip(self.values.iter()).zip(self.weights.iter());
+        terms.map(|((&x, &t), &w)| if w == 0.0 { 0.0 } else { scale * w * slope(x, t) }).collect()
+    }
+}

@@ -1,0 +1,148 @@
+//! Moving rows: gathering, and joining the keys of the connector.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+use super::{Forward, FusedOp, Input, apply};
+
+/// `y[i] = x[index[i]]` over the rows of `x` `[rows, width]`; the gradient adds up where rows repeat.
+pub(crate) fn gather(x: Input, index: Arc<[usize]>, width: usize) -> Tensor<2> {
+    apply(Gather { index, width }, [x])
+}
+
+#[derive(Clone, Debug)]
+struct Gather {
+    index: Arc<[usize]>,
+    width: usize,
+}
+
+impl FusedOp<1, 2> for Gather {
+    type Saved = ();
+
+    fn forward(&self, [x]: [&[f32]; 1]) -> Forward<2, ()> {
+        let mut output = Vec::with_capacity(self.index.len() * self.width);
+        for &row in self.index.iter() {
+            output.extend_from_slice(&x[row * self.width..][..self.width]);
+        }
+        Forward { output, shape: [self.index.len(), self.width], saved: () }
+    }
+
+    fn backward(&self, [x]: [&[f32]; 1], (): &(), grad: &[f32], _: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        let mut dx = vec![0.0; x.len()];
+        for (&row, grad) in self.index.iter().zip(grad.chunks_exact(self.width)) {
+            add(&mut dx[row * self.width..][..self.width], grad);
+        }
+        [Some(dx)]
+    }
+}
+
+/// How the keys of one frame are laid out: the patches of all cameras, then the words of its instruction.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyLayout {
+    /// Instruction of each frame.
+    pub instruction: Arc<[usize]>,
+    /// Cameras per frame.
+    pub n_camera: usize,
+    /// Patches per camera.
+    pub n_patch: usize,
+    /// Words per instruction, the longest of the batch.
+    pub n_word: usize,
+    /// Width of a row.
+    pub width: usize,
+}
+
+impl KeyLayout {
+    /// Rows per frame.
+    pub(crate) fn n_key(&self) -> usize {
+        self.n_camera * self.n_patch + self.n_word
+    }
+}
+
+/// Joins `patches` `[n_frame * n_camera * n_patch, width]` plus `camera` `[n_camera, width]` with `words`
+/// `[n_instruction * n_word, width]` to `[n_frame * n_key, width]`.
+pub(crate) fn join_keys(layout: KeyLayout, patches: Input, camera: Input, words: Input) -> Tensor<2> {
+    apply(JoinKeys(layout), [patches, camera, words])
+}
+
+#[derive(Clone, Debug)]
+struct JoinKeys(KeyLayout);
+
+impl FusedOp<3, 2> for JoinKeys {
+    type Saved = ();
+
+    fn forward(&self, [patches, camera, words]: [&[f32]; 3]) -> Forward<2, ()> {
+        let KeyLayout { instruction, n_camera, n_patch, n_word, width } = &self.0;
+        let (frame_len, word_len) = (n_camera * n_patch * width, n_word * width);
+        let mut output = Vec::with_capacity(instruction.len() * self.0.n_key() * width);
+        for (patches, &instruction) in patches.chunks_exact(frame_len).zip(instruction.iter()) {
+            for (patches, camera) in patches.chunks_exact(n_patch * width).zip(camera.chunks_exact(*width)) {
+                for patch in patches.chunks_exact(*width) {
+                    output.extend(patch.iter().zip(camera).map(|(patch, camera)| patch + camera));
+                }
+            }
+            output.extend_from_slice(&words[instruction * word_len..][..word_len]);
+        }
+        Forward { output, shape: [instruction.len() * self.0.n_key(), *width], saved: () }
+    }
+
+    fn backward(
+        &self,
+        [patches, camera, words]: [&[f32]; 3],
+        (): &(),
+        grad: &[f32],
+        _: [bool; 3],
+    ) -> [Option<Vec<f32>>; 3] {
+        let KeyLayout { instruction, n_camera, n_patch, n_word, width } = &self.0;
+        let (frame_len, word_len) = (n_camera * n_patch * width, n_word * width);
+        let mut d_patches = Vec::with_capacity(patches.len());
+        let (mut d_camera, mut d_words) = (vec![0.0; camera.len()], vec![0.0; words.len()]);
+        for (grad, &instruction) in grad.chunks_exact(frame_len + word_len).zip(instruction.iter()) {
+            let (grad_patches, grad_words) = grad.split_at(frame_len);
+            d_patches.extend_from_slice(grad_patches);
+            for (rows, camera) in grad_patches.chunks_exact(n_patch * width).zip(d_camera.chunks_exact_mut(*width)) {
+                rows.chunks_exact(*width).for_each(|row| add(camera, row));
+            }
+            add(&mut d_words[instruction * word_len..][..word_len], grad_words);
+        }
+        [Some(d_patches), Some(d_camera), Some(d_words)]
+    }
+}
+
+/// `y[f, q] = query[q] + shift[instruction[f], q]`: `query` `[n_query * width]`, `shift`
+/// `[n_instruction, n_query * width]`, `y` `[n_frame * n_query, width]`.
+pub(crate) fn shifted_queries(query: Input, shift: Input, instruction: Arc<[usize]>, width: usize) -> Tensor<2> {
+    apply(ShiftedQueries { instruction, width }, [query, shift])
+}
+
+#[derive(Clone, Debug)]
+struct ShiftedQueries {
+    instruction: Arc<[usize]>,
+    width: usize,
+}
+
+impl FusedOp<2, 2> for ShiftedQueries {
+    type Saved = ();
+
+    fn forward(&self, [query, shift]: [&[f32]; 2]) -> Forward<2, ()> {
+        let mut output = Vec::with_capacity(self.instruction.len() * query.len());
+        for &instruction in self.instruction.iter() {
+            let shift = &shift[instruction * query.len()..][..query.len()];
+            output.extend(query.iter().zip(shift).map(|(query, shift)| query + shift));
+        }
+        Forward { shape: [output.len() / self.width, self.width], output, saved: () }
+    }
+
+    fn backward(&self, [query, shift]: [&[f32]; 2], (): &(), grad: &[f32], _: [bool; 2]) -> [Option<Vec<f32>>; 2] {
+        let (mut d_query, mut d_shift) = (vec![0.0; query.len()], vec![0.0; shift.len()]);
+        for (grad, &instruction) in grad.chunks_exact(query.len()).zip(self.instruction.iter()) {
+            add(&mut d_query, grad);
+            add(&mut d_shift[instruction * query.len()..][..query.len()], grad);
+        }
+        [Some(d_query), Some(d_shift)]
+    }
+}
+
+fn add(sum: &mut [f32], values: &[f32]) {
+    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+}

@@ -1,0 +1,148 @@
+//! The trained values: master copies on the host, and leaves of the tape for one step.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Gradients, Tensor};
+use robomamba_model::{ModelConfig, ParamSpec, Part, Weights, param_specs};
+
+use crate::ops::{self, Input};
+use crate::Result;
+
+/// Name of the auxiliary head's matrix, which training adds to the model's parameters and never exports.
+pub(crate) const AUXILIARY_WEIGHT: &str = "auxiliary.weight";
+/// Name of the auxiliary head's bias.
+pub(crate) const AUXILIARY_BIAS: &str = "auxiliary.bias";
+
+/// One trained tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Name and shape; the part is that of the model it belongs to.
+    pub spec: ParamSpec,
+    /// The values, row-major.
+    pub values: Vec<f32>,
+}
+
+impl Parameter {
+    /// Whether AdamW decays it: matrices only, and neither embeddings nor the parameters of the state-space
+    /// model, as in upstream's `_no_weight_decay`.
+    pub fn decays(&self) -> bool {
+        let name = self.spec.name.as_str();
+        let spared = ["A_log", "embedding", "cls_token", "conv1d", "connector.query"];
+        self.spec.shape.len() >= 2 && (name.contains("projection") || !spared.iter().any(|part| name.contains(part)))
+    }
+}
+
+/// All trained tensors of a model, in the order of [`param_specs`], the auxiliary head last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameters {
+    /// The tensors.
+    pub list: Vec<Parameter>,
+}
+
+impl Parameters {
+    /// Takes `weights` over and adds an auxiliary head of `n_auxiliary` outputs, which starts at zero.
+    ///
+    /// # Errors
+    /// When a tensor of `config` is missing or has another shape.
+    pub fn new(config: &ModelConfig, weights: &Weights, n_auxiliary: usize) -> Result<Self> {
+        let specs = param_specs(config);
+        weights.check(&specs)?;
+        let mut list = Vec::with_capacity(specs.len() + 2);
+        for spec in specs {
+            let values = weights.get(&spec.name)?.to_vec();
+            list.push(Parameter { spec, values });
+        }
+        if n_auxiliary > 0 {
+            list.push(auxiliary(AUXILIARY_WEIGHT, vec![n_auxiliary, config.backbone.d_model()]));
+            list.push(auxiliary(AUXILIARY_BIAS, vec![n_auxiliary]));
+        }
+        Ok(Self { list })
+    }
+
+    /// The exported tensors: all but the auxiliary head.
+    ///
+    /// # Errors
+    /// Only by a bug: every tensor fills its shape.
+    pub fn to_weights(&self) -> Result<Weights> {
+        let mut weights = Weights::new();
+        for Parameter { spec, values } in self.list.iter().filter(|p| !is_auxiliary(&p.spec.name)) {
+            weights.insert(spec.name.clone(), spec.shape.clone(), values.clone())?;
+        }
+        Ok(weights)
+    }
+
+    /// Number of values.
+    pub fn numel(&self) -> usize {
+        self.list.iter().map(|parameter| parameter.values.len()).sum()
+    }
+
+    /// Puts the present values on the tape.
+    pub(crate) fn leaves(&self) -> Leaves {
+        let leaf = |p: &Parameter| {
+            let tensor = ops::constant(p.values.clone(), [p.values.len()]).require_grad();
+            (p.spec.name.clone(), tensor)
+        };
+        Leaves { tensors: self.list.iter().map(leaf).collect() }
+    }
+
+    /// The gradient of every tensor, in order; zeros for those that the loss does not depend on.
+    pub(crate) fn gradients(&self, leaves: &Leaves, mut gradients: Gradients) -> Vec<Vec<f32>> {
+        let gradient = |p: &Parameter| {
+            let found = leaves.tensors[&p.spec.name].grad_remove(&mut gradients);
+            found.map_or_else(|| vec![0.0; p.values.len()], ops::values)
+        };
+        self.list.iter().map(gradient).collect()
+    }
+}
+
+fn is_auxiliary(name: &str) -> bool {
+    [AUXILIARY_WEIGHT, AUXILIARY_BIAS].contains(&name)
+}
+
+fn auxiliary(name: &str, shape: Vec<usize>) -> Parameter {
+    let values = vec![0.0; shape.iter().product()];
+    Parameter { spec: ParamSpec { name: name.into(), shape, part: Part::Heads }, values }
+}
+
+/// The parameters as flat leaves of burn's tape, by name.
+#[derive(Debug)]
+pub(crate) struct Leaves {
+    tensors: BTreeMap<String, Tensor<1>>,
+}
+
+impl Leaves {
+    /// All parameters.
+    pub(crate) fn root(&self) -> Scope<'_> {
+        Scope { leaves: self, prefix: String::new() }
+    }
+
+    /// The parameters whose names start with `prefix` and a dot.
+    pub(crate) fn under(&self, prefix: &str) -> Scope<'_> {
+        self.root().under(prefix)
+    }
+}
+
+/// Parameters below one prefix.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope<'a> {
+    leaves: &'a Leaves,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The scope one level down.
+    pub(crate) fn under(&self, name: &str) -> Self {
+        Self { leaves: self.leaves, prefix: format!("{}{name}.", self.prefix) }
+    }
+
+    /// The flat tensor called `name` here.
+    pub(crate) fn tensor(&self, name: &str) -> Tensor<1> {
+        let name = format!("{}{name}", self.prefix);
+        self.leaves.tensors.get(&name).unwrap_or_else(|| panic!("the model crate lists no parameter `{name}`")).clone()
+    }
+
+    /// The same, ready for an operation.
+    pub(crate) fn input(&self, name: &str) -> Input {
+        ops::input(&self.tensor(name))
+    }
+}
