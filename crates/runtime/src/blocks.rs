@@ -1,0 +1,99 @@
+//! Attention and MLP as the encoders and the connector use them.
+
+use robomamba_kernels::activation::{self, Activation};
+use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
+use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::norm;
+use robomamba_kernels::{Kernels, Rows, RowsMut};
+
+use crate::RuntimeError;
+use crate::params::{Bias, NormParams, Params};
+use crate::workspace::{Workspace, room};
+
+/// `y = x W^T + bias` for contiguous rows; their number follows from the length of `x`.
+pub(crate) fn project(kernels: Kernels, matrix: &PackedMatrix, x: &[f32], y: &mut [f32]) -> Result<(), RuntimeError> {
+    let rows = x.len() / matrix.n_in();
+    Ok(matrix.apply(kernels, rows, Rows::new(x, matrix.n_in()), RowsMut::new(y, matrix.n_out()))?)
+}
+
+/// Multi-head self-attention with the projections of queries, keys and values in one matrix.
+#[derive(Clone, Debug)]
+pub(crate) struct SelfAttention {
+    /// `[3 * width, width]`: queries, keys, values.
+    pub qkv: PackedMatrix,
+    /// `[width, width]`.
+    pub out: PackedMatrix,
+    pub n_head: usize,
+}
+
+impl SelfAttention {
+    /// Reads `workspace.normed` `[rows, width]`, one sequence, and writes `workspace.branch` of the same shape.
+    pub fn forward(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let width = self.qkv.n_in();
+        let Workspace { kernels, normed, projected, mixed, branch, attention, .. } = workspace;
+        let (qkv, mixed) = (room(projected, rows * 3 * width), room(mixed, rows * width));
+        project(*kernels, &self.qkv, &normed[..rows * width], qkv)?;
+        let head_dim = width / self.n_head;
+        let input = AttentionInput {
+            shape: AttentionShape { batch: 1, n_query: rows, n_key: rows, n_head: self.n_head, head_dim },
+            q: Rows::strided(qkv, 3 * width),
+            k: Rows::strided(&qkv[width..], 3 * width),
+            v: Rows::strided(&qkv[2 * width..], 3 * width),
+            scale: (head_dim as f32).sqrt().recip(),
+            mask: Mask::Full,
+        };
+        attention::forward(*kernels, &input, RowsMut::new(mixed, width), attention)?;
+        project(*kernels, &self.out, mixed, room(branch, rows * width))
+    }
+}
+
+/// `fc2(activation(fc1(x)))`.
+#[derive(Clone, Debug)]
+pub(crate) struct Mlp {
+    pub fc1: PackedMatrix,
+    pub fc2: PackedMatrix,
+    pub activation: Activation,
+}
+
+impl Mlp {
+    /// Reads `workspace.normed` `[rows, n_in]` and writes `workspace.branch` `[rows, n_out]`.
+    pub fn forward(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, normed, hidden, branch, .. } = workspace;
+        let hidden = room(hidden, rows * self.fc1.n_out());
+        project(*kernels, &self.fc1, &normed[..rows * self.fc1.n_in()], hidden)?;
+        activation::apply(*kernels, self.activation, hidden);
+        project(*kernels, &self.fc2, hidden, room(branch, rows * self.fc2.n_out()))
+    }
+}
+
+/// `fc1 -> GELU -> fc2` of widths `(n_in, n_hidden, n_out)`.
+pub(crate) fn gelu_mlp(params: &Params, (n_in, n_hidden, n_out): (usize, usize, usize)) -> Result<Mlp, RuntimeError> {
+    Ok(Mlp {
+        fc1: params.linear("fc1", (n_hidden, n_in), Bias::With)?,
+        fc2: params.linear("fc2", (n_out, n_hidden), Bias::With)?,
+        activation: Activation::Gelu,
+    })
+}
+
+/// `workspace.normed = norm(workspace.residual)` for `rows` rows.
+pub(crate) fn normalise(norm: &NormParams, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
+    let (norm, Workspace { kernels, residual, normed, .. }) = (norm.view(), workspace);
+    let width = norm.width();
+    let (x, y) = (&residual[..rows * width], room(normed, rows * width));
+    Ok(norm::forward(*kernels, &norm, rows, Rows::new(x, width), RowsMut::new(y, width))?)
+}
+
+/// Adds the branch to the residual stream and norms the sum for the next block:
+/// `residual += branch; normed = norm(residual)`, `rows` rows each.
+pub(crate) fn add_and_normalise(norm: &NormParams, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
+    let (norm, Workspace { kernels, residual, normed, branch, .. }) = (norm.view(), workspace);
+    let len = rows * norm.width();
+    Ok(norm::add_forward(*kernels, &norm, &branch[..len], &mut residual[..len], room(normed, len))?)
+}
+
+/// `sum += x`, elementwise.
+pub(crate) fn add(sum: &mut [f32], x: &[f32]) {
+    for (sum, x) in sum.iter_mut().zip(x) {
+        *sum += x;
+    }
+}

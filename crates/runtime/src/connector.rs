@@ -1,0 +1,244 @@
+//! The connector: everything that a robot sees, reads and feels becomes one token per control step.
+//!
+//! A few queries, conditioned on the instruction, attend over the patches of all cameras and the words
+//! (the resampler of Flamingo, Alayrac et al., arXiv 2204.14198, with the text in the query as well):
+//!
+//! ```text
+//! kv_i  = norm_kv(vision_proj(patch_i) + camera_embedding), norm_kv(text_proj(word_i))
+//! x     = query + reshape(query_text(text_cls))                                     [n_query, d]
+//! layer:  x += out_proj(MHA(q_proj(norm_q(x)), k_proj(kv), v_proj(kv)))
+//!         x += fc2(gelu(fc1(norm_mlp(x))))
+//! token = out_proj(flatten(norm_out(x))) + state_proj.fc2(gelu(state_proj.fc1(state)))   [d_model]
+//! ```
+//!
+//! Keys and values do not depend on the queries, so [`ConnectorContext`] keeps them: those of the words
+//! until the instruction changes, those of a camera until its image changes.
+
+use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
+use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::{Rows, RowsMut};
+use robomamba_model::{ConnectorConfig, ModelConfig, Weights};
+
+use crate::RuntimeError;
+use crate::blocks::{Mlp, add, add_and_normalise, gelu_mlp, normalise, project};
+use crate::error::check_len;
+use crate::params::{Bias, NormParams, Params};
+use crate::workspace::{Workspace, room};
+
+/// A packed connector.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    vision_proj: PackedMatrix,
+    /// `[n_camera, hidden_size]`.
+    camera_embedding: Vec<f32>,
+    text_proj: PackedMatrix,
+    /// `[n_query, hidden_size]`.
+    query: Vec<f32>,
+    query_text: PackedMatrix,
+    norm_kv: NormParams,
+    /// Keys and values of all layers, `[num_hidden_layers * 2 * hidden_size, hidden_size]`.
+    kv_proj: PackedMatrix,
+    layers: Vec<ConnectorLayer>,
+    norm_out: NormParams,
+    out_proj: PackedMatrix,
+    state_proj: Mlp,
+    config: ConnectorConfig,
+    n_camera: usize,
+    n_patch: usize,
+}
+
+#[derive(Clone, Debug)]
+struct ConnectorLayer {
+    norm_q: NormParams,
+    q_proj: PackedMatrix,
+    out_proj: PackedMatrix,
+    norm_mlp: NormParams,
+    mlp: Mlp,
+}
+
+/// What the queries attend to, and the queries as the instruction conditions them.
+#[derive(Clone, Debug)]
+pub struct ConnectorContext {
+    /// `[n_key, num_hidden_layers * 2 * hidden_size]`: patches camera by camera, then words.
+    kv: Vec<f32>,
+    /// `[n_query, hidden_size]`.
+    query: Vec<f32>,
+    n_text: usize,
+}
+
+impl Connector {
+    /// Packs the parameters below `prefix` (`connector` in a RoboMamba checkpoint).
+    ///
+    /// # Errors
+    /// When a parameter is missing or has another shape than `config` says.
+    pub fn new(config: &ModelConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+        let params = Params::new(weights, prefix);
+        let ConnectorConfig { hidden_size: d, n_query, num_hidden_layers: n_layer, layer_norm_eps: eps, .. } =
+            config.connector;
+        let (d_vision, d_text, d_model) =
+            (config.vision.hidden_size, config.text.hidden_size, config.backbone.d_model());
+        let n_camera = config.features.cameras.len();
+        let kv_names: Vec<_> =
+            (0..n_layer).flat_map(|i| ["k_proj", "v_proj"].map(|name| format!("layers.{i}.attn.{name}"))).collect();
+        let kv_names: Vec<_> = kv_names.iter().map(String::as_str).collect();
+        let layers = (0..n_layer)
+            .map(|i| ConnectorLayer::new(&config.connector, &params.under(format!("layers.{i}"))))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            vision_proj: params.linear("vision_proj", (d, d_vision), Bias::With)?,
+            camera_embedding: params.vec("camera_embedding", &[n_camera, d])?,
+            text_proj: params.linear("text_proj", (d, d_text), Bias::With)?,
+            query: params.vec("query", &[n_query, d])?,
+            query_text: params.linear("query_text", (n_query * d, d_text), Bias::With)?,
+            norm_kv: params.layer_norm("norm_kv", d, eps)?,
+            kv_proj: params.stacked(&kv_names, (d, d), Bias::With)?,
+            layers,
+            norm_out: params.layer_norm("norm_out", d, eps)?,
+            out_proj: params.linear("out_proj", (d_model, n_query * d), Bias::With)?,
+            state_proj: state_proj(config, &params.under("state_proj"))?,
+            config: config.connector.clone(),
+            n_camera,
+            n_patch: config.vision.n_patch(),
+        })
+    }
+
+    /// A context in which nothing has been seen or read yet.
+    pub fn context(&self) -> ConnectorContext {
+        let kv = vec![0.0; self.n_vision() * self.kv_proj.n_out()];
+        ConnectorContext { kv, query: self.query.clone(), n_text: 0 }
+    }
+
+    /// Takes in the instruction: `text_tokens` `[n_text, d_text]`, `[CLS]` first.
+    ///
+    /// # Errors
+    /// When `text_tokens` holds no whole number of tokens, or none.
+    pub fn read(
+        &self,
+        text_tokens: &[f32],
+        context: &mut ConnectorContext,
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        let d_text = self.text_proj.n_in();
+        let n_text = text_tokens.len() / d_text;
+        check_len("text tokens", text_tokens.len(), n_text.max(1) * d_text)?;
+        context.kv.resize((self.n_vision() + n_text) * self.kv_proj.n_out(), 0.0);
+        context.n_text = n_text;
+        project(workspace.kernels, &self.query_text, &text_tokens[..d_text], &mut context.query)?;
+        add(&mut context.query, &self.query);
+        let len = n_text * self.config.hidden_size;
+        project(workspace.kernels, &self.text_proj, text_tokens, room(&mut workspace.residual, len))?;
+        self.write_kv(self.n_vision(), n_text, context, workspace)
+    }
+
+    /// Takes in the image of camera number `camera`: `patch_tokens` `[n_patch, d_vision]`.
+    ///
+    /// # Errors
+    /// When there is no such camera or `patch_tokens` has another length.
+    pub fn see(
+        &self,
+        camera: usize,
+        patch_tokens: &[f32],
+        context: &mut ConnectorContext,
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        let d = self.config.hidden_size;
+        check_len("patch tokens", patch_tokens.len(), self.n_patch * self.vision_proj.n_in())?;
+        let Some(embedding) = self.camera_embedding.chunks_exact(d).nth(camera) else {
+            return Err(RuntimeError::Length { name: "cameras", expected: self.n_camera, found: camera + 1 });
+        };
+        let residual = room(&mut workspace.residual, self.n_patch * d);
+        project(workspace.kernels, &self.vision_proj, patch_tokens, residual)?;
+        residual.chunks_exact_mut(d).for_each(|row| add(row, embedding));
+        self.write_kv(camera * self.n_patch, self.n_patch, context, workspace)
+    }
+
+    /// Fuses what the context holds and the normalised `state` `[state_dim]` into `token` `[d_model]`.
+    ///
+    /// # Errors
+    /// When an argument has another length.
+    pub fn fuse(
+        &self,
+        state: &[f32],
+        context: &ConnectorContext,
+        token: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        check_len("state", state.len(), self.state_proj.fc1.n_in())?;
+        check_len("token", token.len(), self.out_proj.n_out())?;
+        let n_query = self.config.n_query;
+        room(&mut workspace.residual, context.query.len()).copy_from_slice(&context.query);
+        normalise(self.norm_before(0), n_query, workspace)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            self.attend(i, context, workspace)?;
+            add_and_normalise(&layer.norm_mlp, n_query, workspace)?;
+            layer.mlp.forward(n_query, workspace)?;
+            add_and_normalise(self.norm_before(i + 1), n_query, workspace)?;
+        }
+        project(workspace.kernels, &self.out_proj, &workspace.normed[..self.out_proj.n_in()], token)?;
+        room(&mut workspace.normed, state.len()).copy_from_slice(state);
+        self.state_proj.forward(1, workspace)?;
+        add(token, &workspace.branch);
+        Ok(())
+    }
+
+    /// Cross-attention of layer `i`: reads `workspace.normed` and writes `workspace.branch`, `[n_query, hidden_size]`.
+    fn attend(&self, i: usize, context: &ConnectorContext, workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let ConnectorConfig { hidden_size: d, n_query, num_attention_heads: n_head, .. } = self.config;
+        let layer = &self.layers[i];
+        let Workspace { kernels, normed, projected, mixed, branch, attention, .. } = workspace;
+        let (q, mixed) = (room(projected, n_query * d), room(mixed, n_query * d));
+        project(*kernels, &layer.q_proj, &normed[..n_query * d], q)?;
+        let (head_dim, stride) = (d / n_head, self.kv_proj.n_out());
+        let input = AttentionInput {
+            shape: AttentionShape { batch: 1, n_query, n_key: self.n_vision() + context.n_text, n_head, head_dim },
+            q: Rows::new(q, d),
+            k: Rows::strided(&context.kv[2 * i * d..], stride),
+            v: Rows::strided(&context.kv[(2 * i + 1) * d..], stride),
+            scale: (head_dim as f32).sqrt().recip(),
+            mask: Mask::Full,
+        };
+        attention::forward(*kernels, &input, RowsMut::new(mixed, d), attention)?;
+        project(*kernels, &layer.out_proj, mixed, room(branch, n_query * d))
+    }
+
+    /// Keys and values of the `rows` tokens in `workspace.residual`, to row `first` of the context and on.
+    fn write_kv(
+        &self,
+        first: usize,
+        rows: usize,
+        context: &mut ConnectorContext,
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        normalise(&self.norm_kv, rows, workspace)?;
+        let width = self.kv_proj.n_out();
+        let kv = &mut context.kv[first * width..][..rows * width];
+        project(workspace.kernels, &self.kv_proj, &workspace.normed[..rows * self.config.hidden_size], kv)
+    }
+
+    /// The norm in front of layer `i`, or the final one behind the last layer.
+    fn norm_before(&self, i: usize) -> &NormParams {
+        self.layers.get(i).map_or(&self.norm_out, |layer| &layer.norm_q)
+    }
+
+    /// Patch tokens of all cameras.
+    fn n_vision(&self) -> usize {
+        self.n_camera * self.n_patch
+    }
+}
+
+impl ConnectorLayer {
+    fn new(config: &ConnectorConfig, params: &Params) -> Result<Self, RuntimeError> {
+        let ConnectorConfig { hidden_size: d, intermediate_size: f, layer_norm_eps: eps, .. } = *config;
+        Ok(Self {
+            norm_q: params.layer_norm("norm_q", d, eps)?,
+            q_proj: params.linear("attn.q_proj", (d, d), Bias::With)?,
+            out_proj: params.linear("attn.out_proj", (d, d), Bias::With)?,
+            norm_mlp: params.layer_norm("norm_mlp", d, eps)?,
+            mlp: gelu_mlp(&params.under("mlp"), (d, f, d))?,
+        })
+    }
+}
+
+fn state_proj(config: &ModelConfig, params: &Params) -> Result<Mlp, RuntimeError> {
+    gelu_mlp(params, (config.features.state.dim(), config.connector.intermediate_size, config.backbone.d_model()))
+}

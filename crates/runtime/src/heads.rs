@@ -1,0 +1,84 @@
+//! What the trunk's output says: the next actions, and how likely the episode is to succeed.
+//!
+//! ```text
+//! action  = fc3(gelu(fc2(gelu(fc1(hidden)))))      [chunk_size, action_dim], normalised
+//! success = sigmoid(fc2(gelu(fc1(hidden))))        of a head of its own
+//! ```
+
+use robomamba_kernels::activation::{self, Activation};
+use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_model::{ModelConfig, Weights};
+
+use crate::RuntimeError;
+use crate::blocks::{Mlp, gelu_mlp, project};
+use crate::error::check_len;
+use crate::params::{Bias, Params};
+use crate::workspace::{Workspace, room};
+
+/// The packed action and confidence heads.
+#[derive(Clone, Debug)]
+pub struct Heads {
+    fc1: PackedMatrix,
+    fc2: PackedMatrix,
+    fc3: PackedMatrix,
+    confidence: Mlp,
+}
+
+impl Heads {
+    /// Packs the parameters below `prefix` (`head` in a RoboMamba checkpoint).
+    ///
+    /// # Errors
+    /// When a parameter is missing or has another shape than `config` says.
+    pub fn new(config: &ModelConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+        let params = Params::new(weights, prefix);
+        let (d_model, width) = (config.backbone.d_model(), config.action_head.hidden_size);
+        let n_action = config.action_head.chunk_size * config.features.action.dim();
+        let action = params.under("action");
+        Ok(Self {
+            fc1: action.linear("fc1", (width, d_model), Bias::With)?,
+            fc2: action.linear("fc2", (width, width), Bias::With)?,
+            fc3: action.linear("fc3", (n_action, width), Bias::With)?,
+            confidence: gelu_mlp(&params.under("confidence"), (d_model, config.confidence_head.hidden_size, 1))?,
+        })
+    }
+
+    /// Values of one chunk, `chunk_size * action_dim`.
+    pub fn chunk_len(&self) -> usize {
+        self.fc3.n_out()
+    }
+
+    /// Reads `hidden` `[rows, d_model]` and writes normalised `actions` `[rows, chunk_size, action_dim]` and the
+    /// probability of `success` `[rows]`.
+    ///
+    /// # Errors
+    /// When an argument has another length.
+    pub fn forward(
+        &self,
+        hidden: &[f32],
+        actions: &mut [f32],
+        success: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        let rows = success.len();
+        check_len("hidden", hidden.len(), rows * self.fc1.n_in())?;
+        check_len("actions", actions.len(), rows * self.chunk_len())?;
+        self.plan(hidden, actions, workspace)?;
+        room(&mut workspace.normed, hidden.len()).copy_from_slice(hidden);
+        self.confidence.forward(rows, workspace)?;
+        success.copy_from_slice(&workspace.branch[..rows]);
+        activation::apply(workspace.kernels, Activation::Sigmoid, success);
+        Ok(())
+    }
+
+    /// The action head.
+    fn plan(&self, hidden: &[f32], actions: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, hidden: first, narrow: second, .. } = workspace;
+        let len = hidden.len() / self.fc1.n_in() * self.fc1.n_out();
+        let (first, second) = (room(first, len), room(second, len));
+        project(*kernels, &self.fc1, hidden, first)?;
+        activation::apply(*kernels, Activation::Gelu, first);
+        project(*kernels, &self.fc2, first, second)?;
+        activation::apply(*kernels, Activation::Gelu, second);
+        project(*kernels, &self.fc3, second, actions)
+    }
+}

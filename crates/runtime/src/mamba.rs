@@ -1,0 +1,265 @@
+//! The Mamba trunk.
+//!
+//! Gu and Dao, arXiv 2312.00752. Upstream: `MixerModel` and `Mamba` of state-spaces/mamba,
+//! `transformers.MambaModel`. One block is `x += mixer(rms_norm(x))`, and the mixer is
+//!
+//! ```text
+//! x, z        = in_proj(x)                              [d_inner] each
+//! u           = silu(conv1d(x))                         causal, per channel
+//! delta, B, C = x_proj(u)                               [dt_rank], [d_state], [d_state]
+//! y           = selective_scan(u, dt_proj(delta), B, C, z)
+//! out         = out_proj(y)
+//! ```
+//!
+//! [`Mamba::forward`] runs whole sequences, [`Mamba::step`] one element; both carry a [`MambaState`] and
+//! agree to rounding.
+
+use robomamba_kernels::conv1d::{self, ConvInput, ConvOutput, ConvShape};
+use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::scan::{self, ScanInput, ScanOutput, ScanParams, ScanShape};
+use robomamba_kernels::{Rows, RowsMut};
+use robomamba_model::{MambaConfig, Weights};
+
+use crate::RuntimeError;
+use crate::blocks::{add_and_normalise, normalise, project};
+use crate::error::check_len;
+use crate::params::{Bias, NormParams, Params};
+use crate::state::{MambaState, StateLayout};
+use crate::workspace::{Workspace, room};
+
+/// A packed Mamba trunk.
+#[derive(Clone, Debug)]
+pub struct Mamba {
+    layers: Vec<MambaLayer>,
+    norm_f: NormParams,
+    config: MambaConfig,
+}
+
+#[derive(Clone, Debug)]
+struct MambaLayer {
+    norm: NormParams,
+    in_proj: PackedMatrix,
+    /// `[d_inner, d_conv]`.
+    conv_weight: Vec<f32>,
+    /// `[d_inner]`.
+    conv_bias: Vec<f32>,
+    x_proj: PackedMatrix,
+    /// Without its bias, which the scan adds.
+    dt_proj: PackedMatrix,
+    /// `[d_inner]`.
+    dt_bias: Vec<f32>,
+    /// `[d_inner, d_state]`.
+    a_log: Vec<f32>,
+    /// `[d_inner]`.
+    d: Vec<f32>,
+    out_proj: PackedMatrix,
+}
+
+impl Mamba {
+    /// Packs the parameters below `prefix` (`backbone` in a RoboMamba checkpoint).
+    ///
+    /// # Errors
+    /// When a parameter is missing or has another shape than `config` says.
+    pub fn new(config: &MambaConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+        let params = Params::new(weights, prefix);
+        let layers = (0..config.n_layer)
+            .map(|i| MambaLayer::new(config, &params.under(format!("layers.{i}"))))
+            .collect::<Result<_, _>>()?;
+        let norm_f = params.rms_norm("norm_f", config.d_model, config.rms_norm_eps)?;
+        Ok(Self { layers, norm_f, config: config.clone() })
+    }
+
+    /// Sizes of the trunk.
+    pub fn config(&self) -> &MambaConfig {
+        &self.config
+    }
+
+    /// Runs the sequence `x` `[seq_len, d_model]` from `state` on, in parallel over its steps, and writes
+    /// `hidden` `[seq_len, d_model]`.
+    ///
+    /// # Errors
+    /// When an argument has another length or the state belongs to another trunk.
+    pub fn forward(
+        &self,
+        x: &[f32],
+        state: &mut MambaState,
+        hidden: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        self.forward_batch(x, &mut [state], hidden, workspace)
+    }
+
+    /// Like [`Mamba::forward`] for several sequences of one length: `x` and `hidden` are
+    /// `[batch, seq_len, d_model]`, and there is one state per sequence.
+    ///
+    /// # Errors
+    /// When an argument has another length or a state belongs to another trunk.
+    pub fn forward_batch(
+        &self,
+        x: &[f32],
+        states: &mut [&mut MambaState],
+        hidden: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        let (d_model, batch) = (self.config.d_model, states.len());
+        let seq_len = x.len() / (batch * d_model).max(1);
+        check_len("x", x.len(), batch * seq_len * d_model)?;
+        self.run(x, states, hidden, workspace)
+    }
+
+    /// Takes one element `x` `[d_model]`, advances `state` and writes `hidden` `[d_model]`. Allocates nothing.
+    ///
+    /// # Errors
+    /// When an argument has another length or the state belongs to another trunk.
+    pub fn step(
+        &self,
+        x: &[f32],
+        state: &mut MambaState,
+        hidden: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        check_len("x", x.len(), self.config.d_model)?;
+        self.run(x, &mut [state], hidden, workspace)
+    }
+
+    fn run(
+        &self,
+        x: &[f32],
+        states: &mut [&mut MambaState],
+        hidden: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        check_len("hidden", hidden.len(), x.len())?;
+        states.iter().try_for_each(|state| self.check_state(state))?;
+        let rows = x.len() / self.config.d_model;
+        room(&mut workspace.residual, x.len()).copy_from_slice(x);
+        normalise(self.norm_before(0), rows, workspace)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            layer.project_in(rows, workspace)?;
+            self.convolve(i, rows, states, workspace)?;
+            layer.project_delta(rows, workspace)?;
+            self.scan(i, rows, states, workspace)?;
+            layer.project_out(rows, workspace)?;
+            add_and_normalise(self.norm_before(i + 1), rows, workspace)?;
+        }
+        hidden.copy_from_slice(&workspace.normed[..x.len()]);
+        Ok(())
+    }
+
+    /// Convolution of layer `i`: the left half of `workspace.projected` to `workspace.mixed` `[rows, d_inner]`.
+    fn convolve(
+        &self,
+        i: usize,
+        rows: usize,
+        states: &mut [&mut MambaState],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        let (layer, d_inner, seq_len) = (&self.layers[i], self.config.d_inner(), rows / states.len());
+        let Workspace { kernels, projected, mixed, start, .. } = workspace;
+        let mixed = room(mixed, rows * d_inner);
+        for (b, state) in states.iter_mut().enumerate() {
+            let (conv, _) = state.layer_mut(i);
+            let start = room(start, conv.len());
+            start.copy_from_slice(conv);
+            let input = ConvInput {
+                shape: ConvShape { batch: 1, seq_len, d_inner, d_conv: self.config.d_conv },
+                x: Rows::strided(&projected[b * seq_len * 2 * d_inner..], 2 * d_inner),
+                weight: &layer.conv_weight,
+                bias: &layer.conv_bias,
+                state: Some(start),
+            };
+            let y = RowsMut::new(&mut mixed[b * seq_len * d_inner..], d_inner);
+            conv1d::forward(*kernels, &input, ConvOutput { y, state_last: conv })?;
+        }
+        Ok(())
+    }
+
+    /// Gated scan of layer `i`: `workspace.mixed` to `workspace.hidden` `[rows, d_inner]`.
+    fn scan(
+        &self,
+        i: usize,
+        rows: usize,
+        states: &mut [&mut MambaState],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        let (layer, d_inner, seq_len) = (&self.layers[i], self.config.d_inner(), rows / states.len());
+        let (dt_rank, d_state, width) = (self.config.dt_rank, self.config.d_state, layer.x_proj.n_out());
+        let Workspace { kernels, projected, mixed, hidden, narrow, delta, start, .. } = workspace;
+        let hidden = room(hidden, rows * d_inner);
+        for (b, state) in states.iter_mut().enumerate() {
+            let (_, ssm) = state.layer_mut(i);
+            let (start, first) = (room(start, ssm.len()), b * seq_len);
+            start.copy_from_slice(ssm);
+            let input = ScanInput {
+                shape: ScanShape { batch: 1, seq_len, d_inner, d_state },
+                params: ScanParams { a_log: &layer.a_log, d: &layer.d, dt_bias: &layer.dt_bias },
+                u: Rows::new(&mixed[first * d_inner..], d_inner),
+                delta: Rows::new(&delta[first * d_inner..], d_inner),
+                b: Rows::strided(&narrow[first * width + dt_rank..], width),
+                c: Rows::strided(&narrow[first * width + dt_rank + d_state..], width),
+                z: Some(Rows::strided(&projected[first * 2 * d_inner + d_inner..], 2 * d_inner)),
+                h0: Some(start),
+            };
+            let y = RowsMut::new(&mut hidden[first * d_inner..], d_inner);
+            scan::forward(*kernels, &input, ScanOutput { y, h_last: ssm }, None)?;
+        }
+        Ok(())
+    }
+
+    /// The norm in front of layer `i`, or the final one behind the last layer.
+    fn norm_before(&self, i: usize) -> &NormParams {
+        self.layers.get(i).map_or(&self.norm_f, |layer| &layer.norm)
+    }
+
+    fn check_state(&self, state: &MambaState) -> Result<(), RuntimeError> {
+        let MambaConfig { n_layer, d_conv, d_state, .. } = self.config;
+        let expected = StateLayout::Mamba { n_layer, d_inner: self.config.d_inner(), d_conv, d_state };
+        let found = state.layout();
+        if found == expected { Ok(()) } else { Err(expected.mismatch(&found)) }
+    }
+}
+
+impl MambaLayer {
+    fn new(config: &MambaConfig, params: &Params) -> Result<Self, RuntimeError> {
+        let MambaConfig { d_model, d_state, d_conv, dt_rank, rms_norm_eps, .. } = *config;
+        let (d_inner, mixer) = (config.d_inner(), params.under("mixer"));
+        Ok(Self {
+            norm: params.rms_norm("norm", d_model, rms_norm_eps)?,
+            in_proj: mixer.linear("in_proj", (2 * d_inner, d_model), Bias::Without)?,
+            conv_weight: mixer.vec("conv1d.weight", &[d_inner, 1, d_conv])?,
+            conv_bias: mixer.vec("conv1d.bias", &[d_inner])?,
+            x_proj: mixer.linear("x_proj", (dt_rank + 2 * d_state, d_inner), Bias::Without)?,
+            dt_proj: mixer.linear("dt_proj", (d_inner, dt_rank), Bias::Without)?,
+            dt_bias: mixer.vec("dt_proj.bias", &[d_inner])?,
+            a_log: mixer.vec("A_log", &[d_inner, d_state])?,
+            d: mixer.vec("D", &[d_inner])?,
+            out_proj: mixer.linear("out_proj", (d_model, d_inner), Bias::Without)?,
+        })
+    }
+
+    /// `workspace.normed` `[rows, d_model]` to `workspace.projected` `[rows, 2 * d_inner]`, input and gate.
+    fn project_in(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, normed, projected, .. } = workspace;
+        let projected = room(projected, rows * self.in_proj.n_out());
+        project(*kernels, &self.in_proj, &normed[..rows * self.in_proj.n_in()], projected)
+    }
+
+    /// `workspace.mixed` `[rows, d_inner]` to the low-rank step size with `B` and `C` in `workspace.narrow`,
+    /// and that step size to its full rank in `workspace.delta` `[rows, d_inner]`.
+    fn project_delta(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, mixed, narrow, delta, .. } = workspace;
+        let width = self.x_proj.n_out();
+        let narrow = room(narrow, rows * width);
+        project(*kernels, &self.x_proj, &mixed[..rows * self.x_proj.n_in()], narrow)?;
+        let d_inner = self.dt_proj.n_out();
+        let delta = RowsMut::new(room(delta, rows * d_inner), d_inner);
+        Ok(self.dt_proj.apply(*kernels, rows, Rows::strided(narrow, width), delta)?)
+    }
+
+    /// `workspace.hidden` `[rows, d_inner]` to `workspace.branch` `[rows, d_model]`.
+    fn project_out(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, hidden, branch, .. } = workspace;
+        let branch = room(branch, rows * self.out_proj.n_out());
+        project(*kernels, &self.out_proj, &hidden[..rows * self.out_proj.n_in()], branch)
+    }
+}

@@ -1,0 +1,140 @@
+//! A checkpoint, packed for this processor.
+
+use std::path::Path;
+
+use robomamba_model::{Checkpoint, ModelConfig, TextTokenizer, param_specs};
+use robomamba_policy::{FeatureSpec, NormStats};
+
+use crate::RuntimeError;
+use crate::backbone::Backbone;
+use crate::connector::Connector;
+use crate::error::check_len;
+use crate::heads::Heads;
+use crate::state::State;
+use crate::text::TextEncoder;
+use crate::vision::VisionEncoder;
+use crate::workspace::Workspace;
+
+/// All that does not change: packed weights, statistics and tokenizer. Share it between sessions in an `Arc`.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub(crate) config: ModelConfig,
+    pub(crate) stats: NormStats,
+    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) vision: VisionEncoder,
+    pub(crate) text: TextEncoder,
+    pub(crate) connector: Connector,
+    pub(crate) backbone: Backbone,
+    pub(crate) heads: Heads,
+}
+
+/// What a model makes of a whole sequence of tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trajectory {
+    /// Output of the trunk, `[seq_len, d_model]`.
+    pub hidden: Vec<f32>,
+    /// Planned actions in robot units, `[seq_len, chunk_size, action_dim]`.
+    pub actions: Vec<f32>,
+    /// Estimated probability that the episode succeeds, `[seq_len]`.
+    pub success_probability: Vec<f32>,
+}
+
+impl Model {
+    /// Reads the checkpoint folder `dir`.
+    ///
+    /// # Errors
+    /// When the folder is incomplete, damaged or does not fit its configuration.
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self, RuntimeError> {
+        Self::from_checkpoint(&Checkpoint::load(dir.as_ref())?)
+    }
+
+    /// Packs the weights of `checkpoint`.
+    ///
+    /// # Errors
+    /// When a tensor is missing, left over, not finite or of another shape than the configuration says.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, RuntimeError> {
+        let Checkpoint { config, weights, stats, tokenizer, .. } = checkpoint;
+        config.check()?;
+        weights.check(&param_specs(config))?;
+        Ok(Self {
+            vision: VisionEncoder::new(&config.vision, weights, "vision")?,
+            text: TextEncoder::new(&config.text, weights, "text")?,
+            connector: Connector::new(config, weights, "connector")?,
+            backbone: Backbone::new(&config.backbone, weights, "backbone")?,
+            heads: Heads::new(config, weights, "head")?,
+            config: config.clone(),
+            stats: stats.clone(),
+            tokenizer: tokenizer.clone(),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Cameras, state and action of the robot.
+    pub fn features(&self) -> &FeatureSpec {
+        &self.config.features
+    }
+
+    /// How state and action are normalised.
+    pub fn stats(&self) -> &NormStats {
+        &self.stats
+    }
+
+    /// Turns instructions into token ids.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// The vision encoder.
+    pub fn vision(&self) -> &VisionEncoder {
+        &self.vision
+    }
+
+    /// The text encoder.
+    pub fn text(&self) -> &TextEncoder {
+        &self.text
+    }
+
+    /// The connector.
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// The trunk.
+    pub fn backbone(&self) -> &Backbone {
+        &self.backbone
+    }
+
+    /// The action and confidence heads.
+    pub fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
+    /// Runs a whole sequence of control-step tokens `[seq_len, d_model]` from `state` on, in parallel over
+    /// its steps; what [`Session::act`](crate::Session) does step by step, to rounding.
+    ///
+    /// # Errors
+    /// When `tokens` holds no whole number of tokens or the state belongs to another trunk.
+    pub fn forward_tokens(
+        &self,
+        tokens: &[f32],
+        state: &mut State,
+        workspace: &mut Workspace,
+    ) -> Result<Trajectory, RuntimeError> {
+        let seq_len = tokens.len() / self.backbone.d_model();
+        check_len("tokens", tokens.len(), seq_len * self.backbone.d_model())?;
+        let mut trajectory = Trajectory {
+            hidden: vec![0.0; tokens.len()],
+            actions: vec![0.0; seq_len * self.heads.chunk_len()],
+            success_probability: vec![0.0; seq_len],
+        };
+        let Trajectory { hidden, actions, success_probability } = &mut trajectory;
+        self.backbone.forward(tokens, state, hidden, workspace)?;
+        self.heads.forward(hidden, actions, success_probability, workspace)?;
+        self.stats.action.unnormalise(actions);
+        Ok(trajectory)
+    }
+}
