@@ -112,7 +112,14 @@ impl<S: Simd> Chunk<S> {
     fn recur(&mut self, s: S, forward: &ForwardTile, (rates, h): (&[S::V], &mut [S::V])) {
         let d_state = forward.tile.shape.d_state;
         let steps = self.rows.len();
+        // The recurrence leaves the memory idle, so it fetches what the next chunk will read.
+        let next = self.rows.end..self.rows.end + CHUNK;
         for block in 0..self.d.len() {
+            forward.tile.prefetch::<S>(&forward.input.u, next.clone(), block);
+            forward.tile.prefetch::<S>(&forward.input.delta, next.clone(), block);
+            if let Some(z) = &forward.input.z {
+                forward.tile.prefetch::<S>(z, self.rows.clone(), block);
+            }
             let states = block * d_state..(block + 1) * d_state;
             let mut recurrence = Recurrence {
                 rates: &rates[states.clone()],

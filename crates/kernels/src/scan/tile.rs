@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::ScanShape;
 use crate::Rows;
-use crate::simd::{MAX_LANES, Simd, math};
+use crate::simd::{MAX_LANES, Simd, math, prefetch};
 
 /// Steps between two checkpoints of the state, and steps that are worked on at a time.
 pub(super) const CHUNK: usize = 16;
@@ -75,6 +75,13 @@ impl Tile {
     pub(super) fn load<S: Simd>(&self, s: S, rows: &Rows, row: usize, block: usize) -> S::V {
         let columns = self.block::<S>(block);
         s.load_partial(&rows.data[row * rows.stride..][columns])
+    }
+
+    /// Asks for one block of some rows to be brought near; rows beyond the data are ignored.
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd>(&self, data: &Rows, rows: Range<usize>, block: usize) {
+        let column = self.first + block * S::LANES;
+        rows.for_each(|row| prefetch(data.data, row * data.stride + column));
     }
 
     /// Its part of a parameter `[d_inner]`, one register per block.

@@ -20,7 +20,7 @@ const FLOOR: i32 = 0x09;
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
-    const STATES: usize = 16;
+    const STATES: usize = 8;
     const TILE_ROWS: usize = 12;
 
     lanewise! {
@@ -36,6 +36,15 @@ impl Simd for Avx512 {
         fraction(x) = _mm512_reduce_ps::<FLOOR>;
         scale_floor(p, x) = _mm512_scalef_ps;
         abs(x) = _mm512_abs_ps;
+    }
+
+    #[inline(always)]
+    fn div_fast(self, a: __m512, b: __m512) -> __m512 {
+        // Safety: the token exists only where the processor has the instructions.
+        let r = unsafe { _mm512_rcp14_ps(b) };
+        // The first quotient is good to 14 bits, and one correction doubles them.
+        let q = self.mul(a, r);
+        self.fma(self.fnma(b, q, a), r, q)
     }
 
     #[inline(always)]

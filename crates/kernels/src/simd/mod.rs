@@ -34,6 +34,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b` to within 2 units in the last place, where `b` is neither 0 nor infinite.
+    #[inline(always)]
+    fn div_fast(self, a: Self::V, b: Self::V) -> Self::V {
+        self.div(a, b)
+    }
     /// `b` where a lane of either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `b` where a lane of either is NaN.
@@ -78,6 +83,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         let mut lanes = [0.0; MAX_LANES];
         self.store(x, &mut lanes);
         dst.copy_from_slice(&lanes[..dst.len()]);
+    }
+}
+
+/// Asks for the cache line at `data[index]`, if there is such a value, to be brought near.
+#[inline(always)]
+pub(crate) fn prefetch(data: &[f32], index: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(value) = data.get(index) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // Safety: SSE is part of x86-64, and a prefetch has no effect but on speed.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast()) }
     }
 }
 
