@@ -2,6 +2,7 @@
 //!
 //! Names follow PyTorch: `silu`, `gelu` (exact), `gelu(approximate="tanh")`, and CLIP's `quick_gelu`.
 
+mod lanes;
 pub mod reference;
 
 use crate::error::check_len;
@@ -41,10 +42,7 @@ pub fn forward(kernels: Kernels, activation: Activation, x: &[f32], y: &mut [f32
 
 /// `x = f(x)`, elementwise in place.
 pub fn apply(kernels: Kernels, activation: Activation, x: &mut [f32]) {
-    let _ = kernels;
-    for value in x {
-        *value = reference::apply(activation, *value);
-    }
+    lanes::apply(kernels, activation, x);
 }
 
 /// `grad_x = f'(x) grad_y`, elementwise.
@@ -57,11 +55,8 @@ pub fn backward(
     (x, grad_y): (&[f32], &[f32]),
     grad_x: &mut [f32],
 ) -> Result<(), KernelError> {
-    let _ = kernels;
     check_len("grad of y", grad_y.len(), x.len())?;
     check_len("grad of x", grad_x.len(), x.len())?;
-    for ((dx, &x), &dy) in grad_x.iter_mut().zip(x).zip(grad_y) {
-        *dx = dy * reference::derivative(activation, x);
-    }
+    lanes::backward(kernels, activation, (x, grad_y), grad_x);
     Ok(())
 }

@@ -11,6 +11,10 @@
 //! when absent); upstream's own state also repeats the newest input. Any `d_conv >= 1` works.
 
 pub mod reference;
+mod step;
+mod tile;
+
+pub use step::{StepWeights, step};
 
 use crate::error::check_len;
 use crate::{KernelError, Kernels, Rows, RowsMut};
@@ -37,6 +41,13 @@ impl ConvShape {
     /// Values of the state, `batch * d_inner * (d_conv - 1)`.
     pub fn state_len(&self) -> usize {
         self.batch * self.d_inner * (self.d_conv - 1)
+    }
+
+    fn check(&self) -> Result<(), KernelError> {
+        if self.d_conv == 0 {
+            return Err(KernelError::Dimension { dimension: "d_conv", expected: "at least 1", found: 0 });
+        }
+        Ok(())
     }
 }
 
@@ -89,9 +100,7 @@ pub struct ConvGrads<'a, T = f32> {
 impl<T> ConvInput<'_, T> {
     fn check(&self) -> Result<(), KernelError> {
         let ConvShape { d_inner, d_conv, .. } = self.shape;
-        if d_conv == 0 {
-            return Err(KernelError::Dimension { dimension: "d_conv", expected: "at least 1", found: 0 });
-        }
+        self.shape.check()?;
         self.x.check("x", self.shape.rows(), d_inner)?;
         check_len("weight", self.weight.len(), d_inner * d_conv)?;
         check_len("bias", self.bias.len(), d_inner)?;
@@ -120,10 +129,9 @@ impl<T> ConvGrads<'_, T> {
 /// # Errors
 /// When an argument does not fit `input.shape`; nothing is written then.
 pub fn forward(kernels: Kernels, input: &ConvInput, output: ConvOutput) -> Result<(), KernelError> {
-    let _ = kernels;
     input.check()?;
     output.check(&input.shape)?;
-    reference::forward(input, output);
+    tile::forward(kernels, input, output);
     Ok(())
 }
 
@@ -137,11 +145,10 @@ pub fn backward(
     grad_output: ConvGradOutput,
     grads: ConvGrads,
 ) -> Result<(), KernelError> {
-    let _ = kernels;
     input.check()?;
     grad_output.y.check("grad of y", input.shape.rows(), input.shape.d_inner)?;
     grad_output.state_last.map_or(Ok(()), |g| check_len("grad of state_last", g.len(), input.shape.state_len()))?;
     grads.check(&input.shape)?;
-    reference::backward(input, grad_output, grads);
+    tile::backward(kernels, input, grad_output, grads);
     Ok(())
 }

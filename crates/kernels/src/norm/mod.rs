@@ -9,6 +9,7 @@
 //! ```
 
 pub mod reference;
+mod rows;
 
 use crate::error::check_len;
 use crate::{KernelError, Kernels, Rows, RowsMut};
@@ -62,11 +63,10 @@ impl<T> Norm<'_, T> {
 /// # Errors
 /// When an argument does not hold `[rows, width]`; nothing is written then.
 pub fn forward(kernels: Kernels, norm: &Norm, rows: usize, x: Rows, y: RowsMut) -> Result<(), KernelError> {
-    let _ = kernels;
     norm.check()?;
     x.check("x", rows, norm.width())?;
     y.check("y", rows, norm.width())?;
-    reference::forward(norm, rows, x, y);
+    rows::forward(kernels, norm, rows, x, y);
     Ok(())
 }
 
@@ -87,10 +87,9 @@ pub fn add_forward(
     check_len("x", x.len(), rows * width)?;
     check_len("residual", residual.len(), x.len())?;
     check_len("y", y.len(), x.len())?;
-    for (sum, &x) in residual.iter_mut().zip(x) {
-        *sum += x;
-    }
-    forward(kernels, norm, rows, Rows::new(residual, width), RowsMut::new(y, width))
+    norm.check()?;
+    rows::add_forward(kernels, norm, x, residual, y);
+    Ok(())
 }
 
 /// Gradients of [`forward`] for `rows` rows; the statistics are computed again.
@@ -104,7 +103,6 @@ pub fn backward(
     (x, grad_y): (Rows, Rows),
     grads: NormGrads,
 ) -> Result<(), KernelError> {
-    let _ = kernels;
     norm.check()?;
     x.check("x", rows, norm.width())?;
     grad_y.check("grad of y", rows, norm.width())?;
@@ -116,6 +114,6 @@ pub fn backward(
         (Some(_), None) => return Err(KernelError::Missing { present: "bias", missing: "grad of bias" }),
         (None, Some(_)) => return Err(KernelError::Missing { present: "grad of bias", missing: "bias" }),
     }
-    reference::backward(norm, rows, (x, grad_y), grads);
+    rows::backward(kernels, norm, rows, (x, grad_y), grads);
     Ok(())
 }

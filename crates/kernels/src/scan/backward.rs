@@ -15,9 +15,10 @@ use std::f32::consts::LN_2;
 use std::ops::Range;
 
 use super::forward::from_row;
-use super::tile::{CHUNK, Tile, for_state_groups, load_rates, load_transposed, store_transposed};
+use super::tile::{CHUNK, Tile, for_state_groups, load_rates};
 use super::{ScanCheckpoints, ScanGradOutput, ScanGrads, ScanInput};
 use crate::parallel::{SharedRows, map};
+use crate::simd::layout::{load_transposed, store_transposed};
 use crate::simd::{MAX_LANES, Op, Simd, math};
 use crate::{Kernels, Rows};
 

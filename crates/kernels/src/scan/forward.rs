@@ -3,9 +3,10 @@
 //! A tile of channels runs through the sequence in chunks of steps, each in three phases: step sizes for
 //! the whole tile, then the recurrence block by block with its states in registers, then skip and gate.
 
-use super::tile::{CHUNK, Tile, for_state_groups, load_rates, load_transposed, store_registers, store_transposed};
+use super::tile::{CHUNK, Tile, for_state_groups, load_rates, store_registers};
 use super::{ScanInput, ScanOutput};
 use crate::parallel::{SharedRows, for_each};
+use crate::simd::layout::{load_transposed, store_transposed};
 use crate::simd::{Op, Simd, math};
 use crate::{Kernels, Rows};
 

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::ScanShape;
 use crate::Rows;
+use crate::simd::layout::load_transposed;
 use crate::simd::{MAX_LANES, Simd, math, prefetch};
 
 /// Steps between two checkpoints of the state, and steps that are worked on at a time.
@@ -102,37 +103,6 @@ impl Tile {
         let per_chunk = len / self.shape.seq_len.div_ceil(CHUNK);
         let first = self.index * len + chunk * per_chunk;
         first..first + self.blocks::<S>() * self.shape.d_state * S::LANES
-    }
-}
-
-/// Reads the tile's channels `[channels, d_state]` into registers `[block, d_state]`; lanes without a
-/// channel are 0.
-#[inline(always)]
-pub(super) fn load_transposed<S: Simd>(s: S, values: &[f32], d_state: usize) -> Vec<S::V> {
-    let mut registers = Vec::with_capacity(values.len() / S::LANES + d_state);
-    for block in values.chunks(S::LANES * d_state) {
-        for n in 0..d_state {
-            let mut lanes = [0.0; MAX_LANES];
-            for (lane, channel) in lanes.iter_mut().zip(block.chunks_exact(d_state)) {
-                *lane = channel[n];
-            }
-            registers.push(s.load(&lanes));
-        }
-    }
-    registers
-}
-
-/// Undoes [`load_transposed`].
-#[inline(always)]
-pub(super) fn store_transposed<S: Simd>(s: S, registers: &[S::V], values: &mut [f32], d_state: usize) {
-    for (block, registers) in values.chunks_mut(S::LANES * d_state).zip(registers.chunks_exact(d_state)) {
-        for (n, &register) in registers.iter().enumerate() {
-            let mut lanes = [0.0; MAX_LANES];
-            s.store(register, &mut lanes);
-            for (lane, channel) in lanes.iter().zip(block.chunks_exact_mut(d_state)) {
-                channel[n] = *lane;
-            }
-        }
     }
 }
 

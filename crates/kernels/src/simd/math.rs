@@ -20,9 +20,6 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::V, coefficients: [f32; N]) ->
 /// `2^x` on `[0, 1]`: a fit that meets both ends exactly (9.2e-8), so that decays close to 1 carry no bias.
 const EXP2: [f32; 6] = [0.001_879_318_7, 0.008_990_995, 0.055_818_676, 0.240_159_27, 0.693_151_74, 1.0];
 
-/// What `LOG2_E` in f32 lacks of the logarithm.
-const LOG2_E_LOW: f32 = 1.925_963e-8;
-
 /// `2^x`, relative error below 2e-7 of the exact power of the f32 `x`; exactly 1 at 0.
 #[inline(always)]
 pub(crate) fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
@@ -31,14 +28,17 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// `e^x`, relative error below 4e-7; saturates at the ends of the range of f32.
 ///
-/// `e^x = 2^n 2^f` with `n + f = x log2 e`, where `f` keeps the digits that the product's rounding loses.
+/// `e^x = 2^n 2^f` with `n + f = x log2 e`; `f` comes from `x - n ln 2`, which loses no digits.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+    // The logarithm of 2 in two parts, of which the first has trailing zeros (Cody and Waite).
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
     let x = s.min(s.splat(88.7), s.max(s.splat(-87.3), x));
     let product = s.mul(x, s.splat(LOG2_E));
-    let lost = s.fma(x, s.splat(LOG2_E), s.sub(s.zero(), product));
-    let fraction = s.add(s.fraction(product), s.fma(x, s.splat(LOG2_E_LOW), lost));
-    s.scale_floor(polynomial(s, fraction, EXP2), product)
+    let n = s.sub(product, s.fraction(product));
+    let r = s.fnma(n, s.splat(LN_2_LOW), s.fnma(n, s.splat(LN_2_HIGH), x));
+    s.scale_floor(polynomial(s, s.mul(r, s.splat(LOG2_E)), EXP2), n)
 }
 
 /// `ln(1 + x)` for `x` in `[0, 1]`, relative error below 3e-7.
@@ -102,10 +102,14 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
         -2.954_6e-3,
         -1.609_603_3e-2,
     ];
+    /// Beyond it the error function is 1 in f32.
+    const ERF_MAX: f32 = 3.925;
     const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
-    let x = s.min(s.splat(4.0), s.max(s.splat(-4.0), x));
-    let square = s.mul(x, x);
-    s.div_fast(s.mul(x, polynomial(s, square, P)), polynomial(s, square, Q))
+    let inner = s.min(s.splat(ERF_MAX), s.max(s.splat(-ERF_MAX), x));
+    let square = s.mul(inner, inner);
+    let value = s.div_fast(s.mul(inner, polynomial(s, square, P)), polynomial(s, square, Q));
+    let value = s.select_lt(s.splat(ERF_MAX), x, s.splat(1.0), value);
+    s.select_lt(x, s.splat(-ERF_MAX), s.splat(-1.0), value)
 }
 
 /// The hyperbolic tangent, absolute error below 5e-7: the rational fit of Eigen's `ptanh`.

@@ -1,6 +1,7 @@
 //! Softmax over the last dimension, with the row's maximum subtracted first.
 
 pub mod reference;
+pub(crate) mod rows;
 
 use crate::error::check_len;
 use crate::{KernelError, Kernels};
@@ -10,9 +11,8 @@ use crate::{KernelError, Kernels};
 /// # Errors
 /// When `x` does not hold whole rows.
 pub fn apply(kernels: Kernels, width: usize, x: &mut [f32]) -> Result<(), KernelError> {
-    let _ = kernels;
     check_rows(x.len(), width)?;
-    x.chunks_exact_mut(width.max(1)).for_each(reference::apply);
+    rows::apply(kernels, width, x);
     Ok(())
 }
 
@@ -26,14 +26,10 @@ pub fn backward(
     (y, grad_y): (&[f32], &[f32]),
     grad_x: &mut [f32],
 ) -> Result<(), KernelError> {
-    let _ = kernels;
     check_rows(y.len(), width)?;
     check_len("grad of y", grad_y.len(), y.len())?;
     check_len("grad of x", grad_x.len(), y.len())?;
-    let rows = y.chunks_exact(width.max(1)).zip(grad_y.chunks_exact(width.max(1)));
-    for ((y, dy), dx) in rows.zip(grad_x.chunks_exact_mut(width.max(1))) {
-        reference::backward((y, dy), dx);
-    }
+    rows::backward(kernels, width, (y, grad_y), grad_x);
     Ok(())
 }
 
