@@ -15,6 +15,8 @@ const GAIN: f32 = 15.0;
 const NEAR_M: f32 = 0.012;
 /// Once it has begun to close it goes on up to this distance.
 const KEEP_M: f32 = 0.024;
+/// A block that is in the way is put down this far away.
+const ASIDE_M: f32 = 0.085;
 /// Slowest and fastest pushing, as an action.
 const PUSH_SPEED: (f32, f32) = (0.3, 0.65);
 /// Farther than this from the lane the pusher is raised and set down anew.
@@ -57,10 +59,21 @@ fn may_close(world: &World, at: Vec2) -> bool {
     distance < NEAR_M || (world.hand.opening < 1.0 && distance < KEEP_M)
 }
 
-/// Closes the hand over a point once; raises it first when it has struck already.
+/// Closes the hand over a point once; raises it first when it has struck already, and sets a block that lies
+/// on the point aside.
 fn strike(world: &World, at: Vec2) -> (Vec2, f32) {
-    let ready = world.hand.held.is_none() && !world.hand.struck;
+    if world.hand.held.is_some() {
+        return set_aside(world, at);
+    }
+    let ready = !world.hand.struck;
     if ready && may_close(world, at) { (towards(world, at), CLOSE) } else { travel(world, at) }
+}
+
+/// Puts the block in the hand down beside `at`, on the side of the middle of the table.
+fn set_aside(world: &World, at: Vec2) -> (Vec2, f32) {
+    let beside = at - at.normalize_or(Vec2::Y) * ASIDE_M;
+    let grip = if world.hand.position.distance(beside) < NEAR_M { OPEN } else { CLOSE };
+    (towards(world, beside), grip)
 }
 
 fn pick_place(world: &World, block: usize, zone: usize) -> (Vec2, f32) {

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::families::build;
 use crate::goal::{Goal, Target};
 use crate::scenario::{Difficulty, Family, Scenario};
-use crate::things::{Colour, Shape};
+use crate::things::{Block, Colour, Shape};
 use crate::world::World;
 
 const REACH: &[&str] =
@@ -83,6 +83,53 @@ fn template_words(template: &str) -> Vec<String> {
         plain.push(if inside || !c.is_alphabetic() { ' ' } else { c });
     }
     plain.split_whitespace().map(str::to_string).collect()
+}
+
+/// The goals that `text` asks for among the things of `world`; `None` when it is not understood.
+pub(crate) fn understand(world: &World, text: &str) -> Option<Vec<Goal>> {
+    let mut text = text.to_lowercase().replace(',', " , ");
+    text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for boundary in [", and finally ", ", and then ", ", after that ", ", then ", " and then ", " then ", "; ", ". "] {
+        text = text.replace(boundary, "|").replace(&format!(" {}", boundary.trim_start()), "|");
+    }
+    text.split('|').map(|clause| understand_clause(world, clause)).collect()
+}
+
+fn understand_clause(world: &World, clause: &str) -> Option<Goal> {
+    let words: Vec<&str> = clause.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).collect();
+    let verb = words.iter().copied().find(|word| !["first", "please", "then", "and", "now"].contains(word))?;
+    let things: Vec<Target> = words.windows(2).filter_map(|pair| find_thing(world, pair[0], pair[1])).collect();
+    match (verb, things.as_slice()) {
+        ("press" | "tap" | "hit" | "push", &[Target::Button(button)]) => Some(Goal::Press { button }),
+        ("push" | "slide" | "shove", &[Target::Block(block), Target::Zone(zone)]) => Some(Goal::Push { block, zone }),
+        (
+            "put" | "place" | "pick" | "lift" | "bring" | "get" | "deliver" | "move" | "carry",
+            &[Target::Block(block), Target::Zone(zone)],
+        ) => Some(Goal::PickPlace { block, zone }),
+        ("move" | "go" | "reach" | "hover" | "steer", &[target]) => Some(Goal::Reach(target)),
+        _ => None,
+    }
+}
+
+/// The thing that a colour and a noun name.
+fn find_thing(world: &World, colour: &str, noun: &str) -> Option<Target> {
+    let colour = Colour::ALL.into_iter().find(|it| it.word() == colour)?;
+    match noun {
+        "zone" | "area" | "field" => world.zones.iter().position(|it| it.colour == colour).map(Target::Zone),
+        "button" => world.buttons.iter().position(|it| it.colour == colour).map(Target::Button),
+        _ => {
+            let is_named = |it: &Block| it.colour == colour && it.shape.word() == noun;
+            world.blocks.iter().position(is_named).map(Target::Block)
+        }
+    }
+}
+
+/// Names everything that an instruction can refer to.
+pub(crate) fn describe(world: &World) -> String {
+    let blocks = world.blocks.iter().map(|it| format!("{} {}", it.colour.word(), it.shape.word()));
+    let zones = world.zones.iter().map(|it| format!("{} zone", it.colour.word()));
+    let buttons = world.buttons.iter().map(|it| format!("{} button", it.colour.word()));
+    blocks.chain(zones).chain(buttons).collect::<Vec<_>>().join(", ")
 }
 
 /// Says a goal.
@@ -170,4 +217,28 @@ fn choose_alternatives(template: &str, rng: &mut ChaCha8Rng) -> String {
         rest = after;
     }
     text + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plain_instruction_is_understood() {
+        for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence] {
+            for seed in 0..200 {
+                let difficulty = Difficulty { subgoals: 3 + seed as usize % 6, ..Difficulty::default() };
+                let (world, task) = build(&Scenario::train(family, seed).with_difficulty(difficulty));
+                assert_eq!(understand(&world, &task.instruction), Some(task.goals), "{}", task.instruction);
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_and_absent_things_are_not_understood() {
+        let (world, _) = build(&Scenario::train(Family::PickPlace, 0));
+        for text in ["", "dance", "move to the pink disc", "press", "put the into the", "then then ,"] {
+            assert_eq!(understand(&world, text), None, "{text}");
+        }
+    }
 }

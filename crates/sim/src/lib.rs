@@ -14,6 +14,17 @@
 //!
 //! The open hand is raised and passes over everything. Closing lowers it: over a block it grasps and lifts
 //! the block, over a button it presses, elsewhere it ends at table level as a pusher that moves blocks.
+//!
+//! | family | task | what it asks of a policy |
+//! |---|---|---|
+//! | `reach` | hover over the named thing | language and sight |
+//! | `push` | bring the named block to the named zone along the table | contact |
+//! | `pick_place` | the same through the air | grasping |
+//! | `sequence` | 3 to 8 sub-goals in order; presses and reaches leave no trace | progress kept in a state |
+//! | `remember` | press the button of the colour that a lamp showed before a delay | memory |
+//! | `count` | press as often as the lamp flashed | counting |
+//! | `retry` | one attempt at a scene with a hidden property | experience of earlier attempts |
+//! | `endurance` | a stream of tasks in one episode | stability over 10,000 steps |
 #![forbid(unsafe_code)]
 
 mod environment;
@@ -36,8 +47,8 @@ pub use environment::{Environment, Failure, Status, StepOutcome};
 pub use error::SimError;
 pub use language::{Corpus, instruction_corpus};
 pub use rollout::{
-    EpisodeResult, ExpertFrame, ExpertRollout, Intent, NoiseConfig, RolloutStep, expert_rollout, policy_rollout,
+    EpisodeResult, ExpertFrame, ExpertRollout, Intent, NoiseConfig, RolloutStep, expert_rollout, play, policy_rollout,
 };
 pub use scenario::{Difficulty, Family, Scenario, Split};
-pub use tabletop::{CAMERA, ENVIRONMENT_STATE_DIM, Tabletop, environment_state_spec};
+pub use tabletop::{CAMERA, ENVIRONMENT_STATE_DIM, Instructed, Tabletop, environment_state_spec};
 pub use world::{CONTROL_PERIOD_S, FPS, HAND_RANGE_M, HAND_SPEED_MAX_M_S};

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::{Environment, Status, StepOutcome};
 use crate::error::SimError;
-use crate::goal::Goal;
 use crate::scenario::{Family, Purpose, Scenario};
 use crate::tabletop::{ENVIRONMENT_STATE_DIM, Tabletop, is_running};
+use crate::task::Spoil;
 
 /// How an episode went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,10 +60,7 @@ pub struct RolloutStep<'a> {
     pub outcome: StepOutcome,
 }
 
-/// Lets `policy` play the episode of `scenario` and shows every step to `watch`.
-///
-/// The policy is reset first. The first action of each chunk is executed; wrap the policy in a
-/// [`ChunkQueue`](robomamba_policy::ChunkQueue) for another execution scheme.
+/// Resets `environment` to `scenario` and lets `policy` [`play`] it.
 ///
 /// # Errors
 /// When the scenario is out of range, or the policy fails or answers with an unusable action.
@@ -71,13 +68,28 @@ pub fn policy_rollout<P: Policy + ?Sized>(
     environment: &mut Tabletop,
     policy: &mut P,
     scenario: &Scenario,
-    mut watch: impl FnMut(RolloutStep<'_>),
+    watch: impl FnMut(RolloutStep<'_>),
 ) -> Result<EpisodeResult, SimError> {
     environment.reset(scenario)?;
+    play(environment, policy, watch)
+}
+
+/// Lets `policy`, which is reset first, play the present episode to its end and shows every step to `watch`.
+///
+/// The first action of each chunk is executed; wrap the policy in a
+/// [`ChunkQueue`](robomamba_policy::ChunkQueue) for another execution scheme.
+///
+/// # Errors
+/// When the policy fails or answers with an unusable action.
+pub fn play<P: Policy + ?Sized>(
+    environment: &mut Tabletop,
+    policy: &mut P,
+    mut watch: impl FnMut(RolloutStep<'_>),
+) -> Result<EpisodeResult, SimError> {
     policy.reset();
-    let instruction = environment.observe().instruction.to_string();
     let mut chunk = ActionChunk::default();
     let mut observation = environment.observe().clone();
+    let instruction = observation.instruction.to_string();
     while is_running(environment) {
         policy.act(&observation, &mut chunk)?;
         let outcome = environment.step(chunk.action(0).ok_or(SimError::EmptyChunk)?)?;
@@ -222,22 +234,22 @@ pub struct ExpertRollout {
 struct Blunder {
     /// Number of sub-goals done at which it begins.
     at_subgoal: usize,
-    wrong: Option<Goal>,
+    spoil: Option<Spoil>,
     rng: ChaCha8Rng,
 }
 
 impl Blunder {
     fn new(environment: &Tabletop, mut rng: ChaCha8Rng) -> Self {
         let (_, subgoals) = environment.subgoals();
-        Self { at_subgoal: rng.random_range(0..subgoals), wrong: None, rng }
+        Self { at_subgoal: rng.random_range(0..subgoals), spoil: None, rng }
     }
 
-    /// The expert's action until the blunder begins, then that of the wrong goal.
+    /// The expert's action until the blunder begins, then that of the mistake.
     fn action(&mut self, environment: &Tabletop) -> [f32; 3] {
-        if self.wrong.is_none() && environment.subgoals().0 >= self.at_subgoal {
-            self.wrong = environment.spoiled_goal(&mut self.rng);
+        if self.spoil.is_none() && environment.subgoals().0 >= self.at_subgoal {
+            self.spoil = environment.spoil(&mut self.rng);
         }
-        self.wrong.map_or_else(|| environment.expert_action(), |goal| environment.action_for(goal))
+        self.spoil.map_or_else(|| environment.expert_action(), |spoil| environment.spoiled_action(spoil))
     }
 }
 

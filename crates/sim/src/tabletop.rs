@@ -10,10 +10,11 @@ use crate::error::SimError;
 use crate::expert::expert_action;
 use crate::families::build;
 use crate::goal::Goal;
+use crate::language::{describe, understand};
 use crate::physics::Vec2;
 use crate::render::Renderer;
 use crate::scenario::{Family, Scenario};
-use crate::task::Task;
+use crate::task::{Script, Spoil, Task};
 use crate::things::Colour;
 use crate::world::{Command, FPS, HAND_RANGE_M, World};
 
@@ -60,6 +61,21 @@ pub fn environment_state_spec() -> VectorSpec {
     VectorSpec::new(fixed.map(String::from).into_iter().chain(cues))
 }
 
+/// Steps that the cap allows for each sub-goal of a free instruction, and once.
+const FREE_CAP_STEPS: u32 = 150;
+
+/// Whether a free instruction can be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instructed {
+    /// It is clear what is to be done.
+    Understood {
+        /// Number of sub-goals.
+        subgoals: usize,
+    },
+    /// The policy sees the words, but whether it follows them cannot be told.
+    NotUnderstood,
+}
+
 /// One episode of `tabletop`. A clone continues exactly as the original.
 #[derive(Clone)]
 pub struct Tabletop {
@@ -98,6 +114,26 @@ impl Tabletop {
     /// The scenario of the running episode.
     pub fn scenario(&self) -> &Scenario {
         &self.scenario
+    }
+
+    /// Names everything on the table that an instruction can refer to.
+    pub fn things(&self) -> String {
+        describe(&self.world)
+    }
+
+    /// Gives the robot another task in the same scene, in free words. When the words name things on the table
+    /// and what to do with them, success is judged accordingly.
+    pub fn instruct(&mut self, text: &str) -> Instructed {
+        let goals = understand(&self.world, text);
+        let understood = match &goals {
+            Some(goals) => Instructed::Understood { subgoals: goals.len() },
+            None => Instructed::NotUnderstood,
+        };
+        // Nobody can tell whether an unknown task is done: it ends with the cap.
+        let goals = goals.unwrap_or_else(|| vec![Goal::Wait]);
+        let cap_steps = FREE_CAP_STEPS * (1 + goals.len() as u32);
+        self.task = Task::new(text.into(), goals, Script::Plain, cap_steps);
+        understood
     }
 
     /// How the episode stands.
@@ -151,25 +187,20 @@ impl Tabletop {
         [hand.position.x, hand.position.y, hand.opening]
     }
 
-    /// The present goal done wrong, to spoil an episode on purpose.
-    pub(crate) fn spoiled_goal(&self, rng: &mut ChaCha8Rng) -> Option<Goal> {
-        self.task.spoiled_goal(&self.world, rng)
+    /// A way to spoil the present sub-goal on purpose.
+    pub(crate) fn spoil(&self, rng: &mut ChaCha8Rng) -> Option<Spoil> {
+        self.task.spoil(&self.world, rng)
     }
 
-    /// What the expert would do if `goal` were asked for.
-    pub(crate) fn action_for(&self, goal: Goal) -> [f32; 3] {
-        expert_action(&self.world, goal)
-    }
-
-    /// Everything that can change, for tests of determinism: hand, blocks, progress.
-    #[cfg(test)]
-    pub(crate) fn fingerprint(&self) -> Vec<u32> {
-        let blocks = (0..self.world.blocks.len()).flat_map(|i| {
-            let at = self.world.block_position(i);
-            [at.x, at.y, self.world.physics.angle_rad(i)]
-        });
-        let hand = self.hand_state();
-        hand.into_iter().chain(blocks).map(f32::to_bits).chain([self.task.done as u32]).collect()
+    /// What the expert would do to make that mistake.
+    pub(crate) fn spoiled_action(&self, spoil: Spoil) -> [f32; 3] {
+        match spoil {
+            Spoil::Goal(goal) => expert_action(&self.world, goal),
+            Spoil::Mirrored => {
+                let [dx, dy, grip] = self.expert_action();
+                [-dx, dy, grip]
+            }
+        }
     }
 
     fn command(action: &[f32]) -> Result<Command, SimError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rand::RngExt;
+use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::environment::{Failure, Status};
@@ -44,6 +44,15 @@ pub(crate) enum Secret {
     Handling { block: usize },
     /// The steering may be mirrored; the hand must leave `start` towards `target`.
     Steering { start: Vec2, target: Vec2 },
+}
+
+/// A deliberate mistake.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spoil {
+    /// Pursue this goal instead.
+    Goal(Goal),
+    /// Steer to the other side.
+    Mirrored,
 }
 
 /// What makes a family different from a plain list of goals.
@@ -289,32 +298,35 @@ impl Task {
         }
     }
 
-    /// The present goal done wrong: another object, another order, or too early. `None` when this goal
-    /// cannot be spoiled.
-    pub fn spoiled_goal(&self, world: &World, rng: &mut ChaCha8Rng) -> Option<Goal> {
-        let mut others = self.wrong_goals(world);
-        others.extend(self.remaining().iter().skip(1).filter(|goal| goal.delivery().is_none()).copied());
-        others.retain(|&goal| goal != self.goal());
-        if others.is_empty() { None } else { Some(others[rng.random_range(0..others.len())]) }
+    /// A way to do the present goal wrong that ends the episode: another object, another order, too early, too
+    /// often. `None` when nothing that can be done now is a mistake.
+    pub fn spoil(&self, world: &World, rng: &mut ChaCha8Rng) -> Option<Spoil> {
+        if let Script::Attempt(Secret::Steering { .. }) = self.script {
+            return Some(Spoil::Mirrored);
+        }
+        let goals: Vec<Goal> = self.wrong_goals(world).into_iter().filter(|&goal| goal != self.goal()).collect();
+        goals.choose(rng).copied().map(Spoil::Goal)
     }
 
     fn wrong_goals(&self, world: &World) -> Vec<Goal> {
         let blocks = 0..world.blocks.len();
-        match self.goal() {
-            Goal::Reach(Target::Zone(_)) => {
-                (0..world.zones.len()).map(|zone| Goal::Reach(Target::Zone(zone))).collect()
+        let presses = (0..world.buttons.len()).map(|button| Goal::Press { button });
+        match (&self.script, self.goal()) {
+            (Script::Stream { .. }, _) => Vec::new(),
+            (Script::Attempt(Secret::Handling { block }), Goal::PickPlace { zone, .. }) => {
+                vec![Goal::Push { block: *block, zone }]
             }
-            Goal::Reach(_) => blocks.map(|block| Goal::Reach(Target::Block(block))).collect(),
-            Goal::PickPlace { zone, .. } => match self.script {
-                Script::Attempt(Secret::Handling { block }) => vec![Goal::Push { block, zone }],
-                _ => blocks.map(|block| Goal::PickPlace { block, zone }).collect(),
-            },
-            Goal::Push { zone, .. } => match self.script {
-                Script::Attempt(Secret::Handling { block }) => vec![Goal::PickPlace { block, zone }],
-                _ => blocks.map(|block| Goal::PickPlace { block, zone }).collect(),
-            },
-            Goal::Press { .. } | Goal::Wait => (0..world.buttons.len()).map(|button| Goal::Press { button }).collect(),
-            Goal::Open { .. } => (0..world.containers.len()).map(|container| Goal::Open { container }).collect(),
+            (Script::Attempt(Secret::Handling { block }), Goal::Push { zone, .. }) => {
+                vec![Goal::PickPlace { block: *block, zone }]
+            }
+            (_, Goal::PickPlace { block: named, zone } | Goal::Push { block: named, zone }) => {
+                blocks.filter(|&block| block != named).map(|block| Goal::PickPlace { block, zone }).collect()
+            }
+            (_, Goal::Reach(_)) if self.goals.len() == 1 => blocks.map(|it| Goal::Reach(Target::Block(it))).collect(),
+            // Stopping too early: the end zone instead of the next press.
+            (Script::Signalled(_), Goal::Press { .. }) => presses.chain(self.goals.last().copied()).collect(),
+            (_, Goal::Reach(_) | Goal::Press { .. } | Goal::Wait) => presses.collect(),
+            (_, Goal::Open { .. }) => (0..world.containers.len()).map(|container| Goal::Open { container }).collect(),
         }
     }
 }

@@ -1,0 +1,76 @@
+//! The experts solve their families on held-out seeds, with and without perturbations, and spoil them on request.
+
+use robomamba_sim::{
+    Difficulty, EpisodeResult, ExpertRollout, Family, Intent, NoiseConfig, Scenario, Status, Tabletop, expert_rollout,
+};
+
+/// Plays seeds `0..episodes`.
+fn play(
+    family: Family,
+    episodes: u64,
+    difficulty: Difficulty,
+    noise: NoiseConfig,
+    intent: Intent,
+) -> Vec<EpisodeResult> {
+    let mut environment = Tabletop::new(8, 8).expect("a small picture");
+    let rollout = |seed| {
+        let scenario = Scenario::heldout(family, seed).with_difficulty(difficulty);
+        let rollout = ExpertRollout { scenario, noise, intent };
+        expert_rollout(&mut environment, &rollout, |_| {}).expect("options are in range")
+    };
+    (0..episodes).map(rollout).collect()
+}
+
+fn solved(results: &[EpisodeResult]) -> usize {
+    results.iter().filter(|result| result.success()).count()
+}
+
+#[test]
+fn experts_solve_every_family() {
+    let standard = Difficulty::default();
+    let cases = [
+        (Family::Reach, standard, 60, 60),
+        (Family::Push, standard, 60, 60),
+        (Family::PickPlace, standard, 60, 60),
+        (Family::Sequence, standard, 60, 60),
+        (Family::Sequence, Difficulty { subgoals: 8, ..standard }, 40, 39),
+        (Family::Remember, Difficulty { delay_steps: 0, ..standard }, 40, 38),
+        (Family::Remember, Difficulty { delay_steps: 2000, ..standard }, 10, 10),
+        (Family::Count, standard, 40, 38),
+        (Family::Retry, standard, 60, 57),
+        (Family::Endurance, Difficulty { tasks: 40, ..standard }, 4, 4),
+    ];
+    for (family, difficulty, episodes, at_least) in cases {
+        let results = play(family, episodes, difficulty, NoiseConfig::NONE, Intent::Solve);
+        let solved = solved(&results);
+        assert!(solved >= at_least, "{family} {difficulty:?}: {solved} of {episodes}, at least {at_least} expected");
+    }
+}
+
+#[test]
+fn experts_recover_from_noise() {
+    let difficulty = Difficulty { delay_steps: 40, ..Difficulty::default() };
+    for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember, Family::Count] {
+        let results = play(family, 60, difficulty, NoiseConfig::default(), Intent::Solve);
+        let solved = solved(&results);
+        assert!(solved >= 57, "{family}: {solved} of 60 with noise, at least 57 expected");
+    }
+}
+
+#[test]
+fn blunders_fail_irreparably() {
+    let difficulty = Difficulty { delay_steps: 40, ..Difficulty::default() };
+    for family in Family::ALL.into_iter().filter(|&family| family != Family::Endurance) {
+        let results = play(family, 40, difficulty, NoiseConfig::NONE, Intent::Blunder);
+        let failed = results.iter().filter(|result| matches!(result.status, Status::Failed(_))).count();
+        assert!(failed >= 36, "{family}: {failed} of 40 spoiled episodes failed, at least 36 expected");
+    }
+}
+
+#[test]
+fn long_endurance_has_no_dead_end() {
+    let difficulty = Difficulty { tasks: 400, ..Difficulty::default() };
+    let results = play(Family::Endurance, 1, difficulty, NoiseConfig::NONE, Intent::Solve);
+    assert_eq!(results[0].status, Status::Succeeded);
+    assert!(results[0].steps >= 10_000, "400 tasks took {} steps, 10,000 expected", results[0].steps);
+}
