@@ -25,7 +25,8 @@ const SHAPES: [(usize, usize); 7] = [(1, 1), (2, 3), (3, 16), (5, 33), (33, 64),
 
 #[test]
 fn activations_agree_with_their_definitions() {
-    let x: Vec<f32> = (-40_000..=40_000).map(|i| i as f32 / 1_000.0).chain([-1e4, -90.0, 90.0, 1e4, 0.0, 1e-6]).collect();
+    let x: Vec<f32> =
+        (-40_000..=40_000).map(|i| i as f32 / 1_000.0).chain([-1e4, -90.0, 90.0, 1e4, 0.0, 1e-6]).collect();
     let ones = vec![1.0; x.len()];
     for f in ACTIVATIONS {
         let expected: Vec<f64> = x.iter().map(|&x| activation::reference::apply(f, f64::from(x))).collect();
@@ -62,9 +63,7 @@ fn activation_derivatives_are_differences() {
     let x = wide(&Random(5).vec(40, -4.0, 4.0));
     for f in ACTIVATIONS {
         let slope: Vec<f64> = x.iter().map(|&x| activation::reference::derivative(f, x)).collect();
-        assert_gradient(&format!("{f:?}"), &x, &slope, |x| {
-            x.iter().map(|&x| activation::reference::apply(f, x)).sum()
-        });
+        assert_gradient(&format!("{f:?}"), &x, &slope, |x| x.iter().map(|&x| activation::reference::apply(f, x)).sum());
     }
 }
 

@@ -81,10 +81,7 @@ fn value<S: Simd>(s: S, activation: Activation, x: S::V) -> S::V {
     match activation {
         Activation::Silu => math::silu(s, x),
         Activation::Gelu => s.mul(x, normal_cdf(s, x)),
-        Activation::GeluTanh => {
-            let tanh = math::tanh(s, tanh_argument(s, x));
-            s.mul(s.mul(s.splat(0.5), x), s.add(s.splat(1.0), tanh))
-        }
+        Activation::GeluTanh => s.mul(x, math::sigmoid(s, gelu_argument(s, x))),
         Activation::GeluQuick => s.mul(x, math::sigmoid(s, s.mul(s.splat(QUICK), x))),
         Activation::Softplus => math::softplus(s, x),
         Activation::Sigmoid => math::sigmoid(s, x),
@@ -103,10 +100,11 @@ fn derivative<S: Simd>(s: S, activation: Activation, x: S::V) -> S::V {
             s.fma(x, density, normal_cdf(s, x))
         }
         Activation::GeluTanh => {
-            let tanh = math::tanh(s, tanh_argument(s, x));
-            let slope = s.fma(s.splat(3.0 * TANH_SCALE * TANH_CUBE), s.mul(x, x), s.splat(TANH_SCALE));
-            let inner = s.mul(s.mul(x, slope), s.fnma(tanh, tanh, one));
-            s.mul(s.splat(0.5), s.add(s.add(one, tanh), inner))
+            let argument = gelu_argument(s, x);
+            let slope = s.fma(s.splat(6.0 * TANH_SCALE * TANH_CUBE), s.mul(x, x), s.splat(2.0 * TANH_SCALE));
+            // 1 - sigmoid(a) = sigmoid(-a), without the cancellation.
+            let (yes, no) = (math::sigmoid(s, argument), math::sigmoid(s, s.sub(s.zero(), argument)));
+            s.fma(s.mul(x, slope), s.mul(yes, no), yes)
         }
         Activation::GeluQuick => math::silu_with_grad(s, s.mul(s.splat(QUICK), x)).1,
         Activation::Softplus => math::sigmoid(s, x),
@@ -129,8 +127,9 @@ fn normal_cdf<S: Simd>(s: S, x: S::V) -> S::V {
     s.fma(s.splat(0.5), erf, s.splat(0.5))
 }
 
+/// The `a` for which `sigmoid(a)` is `(1 + tanh(a / 2)) / 2`, the factor of GELU's tanh approximation.
 #[inline(always)]
-fn tanh_argument<S: Simd>(s: S, x: S::V) -> S::V {
+fn gelu_argument<S: Simd>(s: S, x: S::V) -> S::V {
     let cube = s.mul(s.mul(x, x), x);
-    s.mul(s.splat(TANH_SCALE), s.fma(s.splat(TANH_CUBE), cube, x))
+    s.mul(s.splat(2.0 * TANH_SCALE), s.fma(s.splat(TANH_CUBE), cube, x))
 }

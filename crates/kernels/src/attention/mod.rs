@@ -4,6 +4,7 @@
 //! `out = softmax(scale q k^T) v`. Heads lie side by side in a row, as `view(.., n_head, head_dim)` has it.
 //! `q`, `k` and `v` may be column ranges of one projection; see [`Rows`].
 
+mod heads;
 pub mod reference;
 
 use crate::error::check_len;
@@ -138,10 +139,9 @@ pub fn forward(
     out: RowsMut,
     scratch: &mut AttentionScratch,
 ) -> Result<(), KernelError> {
-    let _ = (kernels, scratch);
     input.check()?;
     out.check("out", input.shape.batch * input.shape.n_query, input.shape.width())?;
-    reference::forward(input, out);
+    heads::forward(kernels, input, out, &mut scratch.buffer);
     Ok(())
 }
 
@@ -156,13 +156,12 @@ pub fn backward(
     grads: AttentionGrads,
     scratch: &mut AttentionScratch,
 ) -> Result<(), KernelError> {
-    let _ = (kernels, scratch);
     let (shape, width) = (&input.shape, input.shape.width());
     input.check()?;
     grad_out.check("grad of out", shape.batch * shape.n_query, width)?;
     grads.q.check("grad of q", shape.batch * shape.n_query, width)?;
     grads.k.check("grad of k", shape.batch * shape.n_key, width)?;
     grads.v.check("grad of v", shape.batch * shape.n_key, width)?;
-    reference::backward(input, grad_out, grads);
+    heads::backward(kernels, input, grad_out, grads, &mut scratch.buffer);
     Ok(())
 }

@@ -275,9 +275,7 @@ impl BackwardTile<'_> {
             }
             match past.checked_sub(memory) {
                 // Safety: every tile has columns of its own.
-                Some(t) => s.store_partial(sum, unsafe {
-                    self.x.part(self.tile.row(t), self.tile.block::<S>(block))
-                }),
+                Some(t) => s.store_partial(sum, unsafe { self.x.part(self.tile.row(t), self.tile.block::<S>(block)) }),
                 None => dstate[past] = sum,
             }
         }

@@ -105,11 +105,7 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
     /// Beyond it the error function is 1 in f32.
     const ERF_MAX: f32 = 3.925;
     const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
-    let inner = s.min(s.splat(ERF_MAX), s.max(s.splat(-ERF_MAX), x));
-    let square = s.mul(inner, inner);
-    let value = s.div_fast(s.mul(inner, polynomial(s, square, P)), polynomial(s, square, Q));
-    let value = s.select_lt(s.splat(ERF_MAX), x, s.splat(1.0), value);
-    s.select_lt(x, s.splat(-ERF_MAX), s.splat(-1.0), value)
+    odd_rational(s, x, (P, Q), ERF_MAX)
 }
 
 /// The hyperbolic tangent, absolute error below 5e-7: the rational fit of Eigen's `ptanh`.
@@ -117,8 +113,24 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
 pub(crate) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     const P: [f32; 7] =
         [-2.760_768_5e-16, 2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619_3e-4, 4.893_524_6e-3];
+    /// Beyond it the function is 1 to within the error.
+    const TANH_MAX: f32 = 7.9;
     const Q: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
-    let x = s.min(s.splat(7.9), s.max(s.splat(-7.9), x));
-    let square = s.mul(x, x);
-    s.div_fast(s.mul(x, polynomial(s, square, P)), polynomial(s, square, Q))
+    odd_rational(s, x, (P, Q), TANH_MAX)
+}
+
+/// `x P(x^2) / Q(x^2)` up to `max`, and exactly 1 or -1 beyond it, so that products with large numbers
+/// vanish where they should.
+#[inline(always)]
+fn odd_rational<S: Simd, const N: usize, const M: usize>(
+    s: S,
+    x: S::V,
+    (p, q): ([f32; N], [f32; M]),
+    max: f32,
+) -> S::V {
+    let (low, high) = (s.splat(-max), s.splat(max));
+    let inner = s.min(high, s.max(low, x));
+    let square = s.mul(inner, inner);
+    let value = s.div_fast(s.mul(inner, polynomial(s, square, p)), polynomial(s, square, q));
+    s.select_lt(x, low, s.splat(-1.0), s.select_lt(high, x, s.splat(1.0), value))
 }

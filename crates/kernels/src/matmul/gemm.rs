@@ -1,0 +1,232 @@
+//! The matrix product on packed panels.
+//!
+//! After BLIS (Van Zee and van de Geijn 2015): a tile of the output stays in registers while a panel of
+//! weights, `[depth, 32]`, streams by; the depth is cut so that a panel's piece stays in the first-level
+//! cache for all tiles of rows. A panel is as wide as two AVX-512 registers; narrower registers take it in
+//! strips of two.
+
+use std::ops::Range;
+
+use crate::parallel::SharedRows;
+use crate::simd::Simd;
+
+/// Columns of a panel.
+pub(crate) const PANEL: usize = 32;
+
+/// Depth of a panel's piece that stays in cache: 32 KiB.
+const DEPTH: usize = 256;
+
+/// A matrix `[rows, depth]` with any strides, the left factor.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) depth: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) depth_stride: usize,
+}
+
+/// A matrix `[depth, columns]` in panels `[columns / 32, depth, 32]`, the right factor.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    pub(crate) panels: &'a [f32],
+    pub(crate) columns: usize,
+}
+
+/// Values of packed panels.
+pub(crate) fn packed_len(depth: usize, columns: usize) -> usize {
+    columns.div_ceil(PANEL) * PANEL * depth
+}
+
+/// Packs the transpose of rows `[columns, depth]`; columns beyond the last are left as they are.
+#[inline(always)]
+pub(crate) fn pack_transposed<'a>(rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [f32]) {
+    for (column, row) in rows.enumerate() {
+        let panel = &mut panels[column / PANEL * PANEL * depth..][..PANEL * depth];
+        for (slot, &value) in panel[column % PANEL..].iter_mut().step_by(PANEL).zip(row) {
+            *slot = value;
+        }
+    }
+}
+
+/// Packs rows `[depth, columns]`; columns beyond the last are left as they are.
+#[inline(always)]
+pub(crate) fn pack<'a>(rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [f32]) {
+    for (k, row) in rows.enumerate() {
+        for (panel, values) in row.chunks(PANEL).enumerate() {
+            panels[(panel * depth + k) * PANEL..][..values.len()].copy_from_slice(values);
+        }
+    }
+}
+
+/// The output `[rows, columns]` of a product, as part of something larger.
+#[derive(Clone, Copy)]
+pub(crate) struct Output<'a> {
+    pub(crate) rows: &'a SharedRows<'a>,
+    pub(crate) first_row: usize,
+    pub(crate) first_column: usize,
+}
+
+/// `output = left right + bias`, for the panels `panels` only.
+///
+/// # Safety
+/// Nothing else may use these columns of the output meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn product<S: Simd>(
+    s: S,
+    (left, right): (&Left, &Right),
+    bias: Option<&[f32]>,
+    output: Output,
+    panels: Range<usize>,
+) {
+    let last = left.rows.saturating_sub(1) * left.row_stride + left.depth.saturating_sub(1) * left.depth_stride;
+    assert!(left.rows == 0 || left.depth == 0 || last < left.data.len(), "left factor");
+    assert!(right.panels.len() >= packed_len(left.depth, right.columns), "right factor");
+    // Few rows use a piece of a panel only once, so there the weights had better stream straight through.
+    let depth = if left.rows < S::TILE_ROWS { left.depth.max(1) } else { DEPTH };
+    let mut start = 0;
+    loop {
+        let piece = start..left.depth.min(start + depth);
+        for panel in panels.clone() {
+            let job = Strip { left, right, bias, output, depth: piece.clone(), panel };
+            // Safety: the bounds were checked above; the rest is the caller's promise.
+            unsafe { panel_product(s, &job) };
+        }
+        start = piece.end;
+        if start == left.depth {
+            break;
+        }
+    }
+}
+
+/// One panel and one piece of the depth.
+struct Strip<'a> {
+    left: &'a Left<'a>,
+    right: &'a Right<'a>,
+    bias: Option<&'a [f32]>,
+    output: Output<'a>,
+    depth: Range<usize>,
+    panel: usize,
+}
+
+/// # Safety
+/// Factors hold what their shapes say, and the output's columns are not used elsewhere.
+#[inline(always)]
+unsafe fn panel_product<S: Simd>(s: S, job: &Strip) {
+    let mut row = 0;
+    while row < job.left.rows {
+        let left = job.left.rows - row;
+        // Safety: the rows lie in the left factor; the rest is the caller's promise.
+        unsafe {
+            if S::TILE_ROWS >= 12 && left >= 12 {
+                strips::<S, 12>(s, job, row);
+                row += 12;
+            } else if S::TILE_ROWS >= 6 && left >= 6 {
+                strips::<S, 6>(s, job, row);
+                row += 6;
+            } else if left >= 4 {
+                strips::<S, 4>(s, job, row);
+                row += 4;
+            } else if left >= 2 {
+                strips::<S, 2>(s, job, row);
+                row += 2;
+            } else {
+                strips::<S, 1>(s, job, row);
+                row += 1;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`panel_product`], and rows `row..row + R` exist.
+#[inline(always)]
+unsafe fn strips<S: Simd, const R: usize>(s: S, job: &Strip, row: usize) {
+    for offset in (0..PANEL).step_by(2 * S::LANES) {
+        let first = job.panel * PANEL + offset;
+        if first >= job.right.columns {
+            break;
+        }
+        let columns = first..(first + 2 * S::LANES).min(job.right.columns);
+        // Safety: the caller's promise.
+        unsafe {
+            let sums = sums::<S, R>(s, job, row, offset);
+            write::<S, R>(s, job, sums, row, columns);
+        }
+    }
+}
+
+/// Products of `R` rows with two registers of columns over a piece of the depth.
+///
+/// # Safety
+/// As [`strips`].
+#[inline(always)]
+unsafe fn sums<S: Simd, const R: usize>(s: S, job: &Strip, row: usize, offset: usize) -> [[S::V; 2]; R] {
+    /// Sums of a single row are kept apart over this many steps, so that no chain of additions is longer
+    /// than the loads take.
+    const APART: usize = 4;
+    let (left, depth) = (job.left, job.depth.clone());
+    let panel = job.right.panels[job.panel * PANEL * left.depth..].as_ptr();
+    let mut sums = [[s.zero(); 2]; R];
+    // Safety: row < left.rows, k < left.depth, and a panel has 32 values for each k.
+    unsafe {
+        let first = left.data.as_ptr().add(row * left.row_stride);
+        let load = |k: usize, half: usize| {
+            let values = panel.add(k * PANEL + offset + half * S::LANES);
+            s.load(std::slice::from_raw_parts(values, S::LANES))
+        };
+        if R == 1 {
+            let mut apart = [[s.zero(); 2]; APART];
+            let whole = depth.start + depth.len() / APART * APART;
+            for k in (depth.start..whole).step_by(APART) {
+                for (i, sums) in apart.iter_mut().enumerate() {
+                    let x = s.splat(*first.add((k + i) * left.depth_stride));
+                    *sums = [s.fma(x, load(k + i, 0), sums[0]), s.fma(x, load(k + i, 1), sums[1])];
+                }
+            }
+            for k in whole..depth.end {
+                let x = s.splat(*first.add(k * left.depth_stride));
+                apart[0] = [s.fma(x, load(k, 0), apart[0][0]), s.fma(x, load(k, 1), apart[0][1])];
+            }
+            let pair = |i: usize| s.add(s.add(apart[0][i], apart[1][i]), s.add(apart[2][i], apart[3][i]));
+            sums[0] = [pair(0), pair(1)];
+        } else {
+            for k in depth {
+                let (b0, b1) = (load(k, 0), load(k, 1));
+                let x = first.add(k * left.depth_stride);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = s.splat(*x.add(r * left.row_stride));
+                    *sums = [s.fma(x, b0, sums[0]), s.fma(x, b1, sums[1])];
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Adds sums to the output, or to the bias at the first piece of the depth.
+///
+/// # Safety
+/// As [`strips`].
+#[inline(always)]
+unsafe fn write<S: Simd, const R: usize>(s: S, job: &Strip, sums: [[S::V; 2]; R], row: usize, columns: Range<usize>) {
+    let Output { rows, first_row, first_column } = job.output;
+    for (r, sums) in sums.into_iter().enumerate() {
+        let range = first_column + columns.start..first_column + columns.end;
+        // Safety: nothing else uses these columns.
+        let out = unsafe { rows.part(first_row + row + r, range) };
+        for (half, sum) in sums.into_iter().enumerate() {
+            let first = half * S::LANES;
+            if first >= out.len() {
+                break;
+            }
+            let out = &mut out[first..columns.len().min(first + S::LANES)];
+            let before = match job.bias {
+                _ if job.depth.start > 0 => s.load_partial(out),
+                Some(bias) => s.load_partial(&bias[columns.start + first..][..out.len()]),
+                None => s.zero(),
+            };
+            s.store_partial(s.add(before, sum), out);
+        }
+    }
+}
