@@ -62,7 +62,7 @@ fn unique<'a>(field: &str, names: impl Iterator<Item = &'a str>) -> Result<(), M
     Ok(())
 }
 
-fn vision(config: &VisionConfig) -> Result<(), ModelError> {
+pub(crate) fn vision(config: &VisionConfig) -> Result<(), ModelError> {
     size("vision.image_size", config.image_size)?;
     size("vision.patch_size", config.patch_size)?;
     multiple("vision.image_size", config.image_size, ("vision.patch_size", config.patch_size))?;
@@ -78,7 +78,7 @@ fn vision(config: &VisionConfig) -> Result<(), ModelError> {
     }
 }
 
-fn text(config: &TextConfig) -> Result<(), ModelError> {
+pub(crate) fn text(config: &TextConfig) -> Result<(), ModelError> {
     size("text.vocab_size", config.vocab_size)?;
     size("text.hidden_size", config.hidden_size)?;
     size("text.num_hidden_layers", config.num_hidden_layers)?;
@@ -102,7 +102,7 @@ fn connector(config: &ConnectorConfig) -> Result<(), ModelError> {
     positive("connector.layer_norm_eps", config.layer_norm_eps)
 }
 
-fn mamba(config: &MambaConfig) -> Result<(), ModelError> {
+pub(crate) fn mamba(config: &MambaConfig) -> Result<(), ModelError> {
     size("backbone.d_model", config.d_model)?;
     size("backbone.n_layer", config.n_layer)?;
     size("backbone.d_state", config.d_state)?;

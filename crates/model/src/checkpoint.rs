@@ -146,6 +146,14 @@ impl Checkpoint {
     }
 }
 
+/// Configuration and types of the weights of the folder `dir`, verified, without reading the weights.
+pub(crate) fn read_layout(dir: &Path) -> Result<(ModelConfig, BTreeMap<String, Dtype>), ModelError> {
+    folder::verify(dir, &REQUIRED)?;
+    let config = ConfigFile::read(dir)?;
+    let dtypes = TensorFile::open(&dir.join(WEIGHTS))?.check(&param_specs(&config))?;
+    Ok((config, dtypes))
+}
+
 /// `config.json`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

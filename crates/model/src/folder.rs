@@ -45,9 +45,15 @@ impl Manifest {
 /// Reads every listed file of `dir` once and compares it with the manifest; returns the names.
 pub(crate) fn verify(dir: &Path, required: &[&str]) -> Result<Vec<String>, ModelError> {
     let manifest = read_manifest(dir, required)?;
-    let missing = |name: &str| ModelError::MissingFile { path: dir.join(name), expected: required.join(", ") };
+    let listed = format!("by {MANIFEST} {}", manifest.files.keys().cloned().collect::<Vec<_>>().join(", "));
+    let missing = |name: &str| ModelError::MissingFile { path: dir.join(name), expected: listed.clone() };
     if let Some(name) = required.iter().find(|&&name| !manifest.files.contains_key(name)) {
-        return Err(missing(name));
+        return Err(ModelError::Damaged {
+            path: dir.join(MANIFEST),
+            what: "list of files",
+            expected: format!("complete with {name}"),
+            found: manifest.files.into_keys().collect::<Vec<_>>().join(", "),
+        });
     }
     for (name, expected) in &manifest.files {
         let path = dir.join(name);
@@ -56,8 +62,12 @@ pub(crate) fn verify(dir: &Path, required: &[&str]) -> Result<Vec<String>, Model
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(name)),
             Err(source) => return Err(ModelError::Read { path, source }),
         };
-        let damaged =
-            |what, expected: String, found: String| ModelError::Damaged { path: path.clone(), what, expected, found };
+        let damaged = |what, expected: String, found: String| ModelError::Damaged {
+            path: path.clone(),
+            what,
+            expected: format!("{expected} by {MANIFEST}"),
+            found,
+        };
         if found_len != expected.bytes {
             return Err(damaged("length in bytes", expected.bytes.to_string(), found_len.to_string()));
         }

@@ -26,6 +26,19 @@ pub enum Part {
     Heads,
 }
 
+impl Part {
+    /// Its name in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vision => "vision",
+            Self::Text => "text",
+            Self::Connector => "connector",
+            Self::Backbone => "backbone",
+            Self::Heads => "heads",
+        }
+    }
+}
+
 /// One parameter tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParamSpec {
@@ -57,6 +70,27 @@ pub fn param_specs(config: &ModelConfig) -> Vec<ParamSpec> {
         }
     }
     heads(&mut specs.under(Part::Heads, "head"), config);
+    specs.list
+}
+
+/// The parameters of a vision encoder.
+pub(crate) fn vision_specs(config: &VisionConfig) -> Vec<ParamSpec> {
+    let mut specs = Specs::default();
+    vision(&mut specs.under(Part::Vision, "vision"), config);
+    specs.list
+}
+
+/// The parameters of a text encoder.
+pub(crate) fn text_specs(config: &TextConfig) -> Vec<ParamSpec> {
+    let mut specs = Specs::default();
+    text(&mut specs.under(Part::Text, "text"), config);
+    specs.list
+}
+
+/// The parameters of a Mamba trunk.
+pub(crate) fn mamba_specs(config: &MambaConfig) -> Vec<ParamSpec> {
+    let mut specs = Specs::default();
+    mamba_blocks(&mut specs.under(Part::Backbone, "backbone"), config);
     specs.list
 }
 

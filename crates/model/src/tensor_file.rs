@@ -36,6 +36,14 @@ impl Dtype {
         if shape.len() < 2 || name.ends_with("A_log") { Self::F32 } else { self }
     }
 
+    /// Its name in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// Bytes of one value.
     pub fn size(self) -> usize {
         match self {
@@ -86,15 +94,26 @@ impl TensorFile {
         Ok(Self { path: path.into(), file, data_start: 8 + header_len, tensors })
     }
 
+    /// The names of its tensors, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Checks that these are exactly the tensors of `specs`; returns their types, each f32 or bf16.
+    pub(crate) fn check(&self, specs: &[ParamSpec]) -> Result<BTreeMap<String, Dtype>, ModelError> {
+        check_layout(specs, |name| self.tensors.get(name).map(|info| info.shape.as_slice()))?;
+        check_unexpected(specs, self.names())?;
+        let dtype = |(name, info): (&String, &TensorInfo)| match info.dtype {
+            FileDtype::F32 => Ok((name.clone(), Dtype::F32)),
+            FileDtype::BF16 => Ok((name.clone(), Dtype::Bf16)),
+            other => Err(dtype_error(name, other, "F32 or BF16")),
+        };
+        self.tensors.iter().map(dtype).collect()
+    }
+
     /// Exactly the tensors of `specs`, each f32 or bf16 and finite.
     pub(crate) fn read_all(&mut self, specs: &[ParamSpec]) -> Result<Weights, ModelError> {
-        check_layout(specs, |name| self.tensors.get(name).map(|info| info.shape.as_slice()))?;
-        check_unexpected(specs, self.tensors.keys().map(String::as_str))?;
-        for (name, info) in &self.tensors {
-            if !matches!(info.dtype, FileDtype::F32 | FileDtype::BF16) {
-                return Err(dtype_error(name, info.dtype, "F32 or BF16"));
-            }
-        }
+        self.check(specs)?;
         let mut in_order: Vec<&ParamSpec> = specs.iter().collect();
         in_order.sort_by_key(|spec| self.tensors[&spec.name].data_offsets.0);
         in_order.into_iter().map(|spec| Ok((spec.name.clone(), self.read(&spec.name)?))).collect()
