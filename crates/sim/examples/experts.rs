@@ -1,37 +1,62 @@
 //! Success of the experts on held-out seeds, and the speed of simulation with pictures, per family.
 //!
-//! `cargo run --release -p robomamba-sim --example experts -- --episodes 200 [--noise] [--family NAME]`
+//! `cargo run --release -p robomamba-sim --example experts -- [--episodes N] [--family NAME] [--noise on]
+//! [--subgoals N] [--delay N] [--tasks N]`
 
-use std::time::Instant;
+use std::{error::Error, time::Instant};
 
 use robomamba_sim::{
-    EpisodeResult, ExpertRollout, Family, Intent, NoiseConfig, Scenario, SimError, Status, Tabletop, expert_rollout,
+    Difficulty, EpisodeResult, ExpertRollout, Family, Intent, NoiseConfig, Scenario, SimError, Status, Tabletop,
+    expert_rollout,
 };
 
-fn main() -> Result<(), SimError> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let value_of = |name: &str| arguments.iter().position(|it| it == name).and_then(|i| arguments.get(i + 1));
-    let episodes = value_of("--episodes").and_then(|text| text.parse().ok()).unwrap_or(200);
-    let families = match value_of("--family") {
-        Some(name) => vec![name.parse()?],
-        None => Family::ALL.to_vec(),
-    };
-    let noise = if arguments.iter().any(|it| it == "--noise") { NoiseConfig::default() } else { NoiseConfig::NONE };
+/// What to play.
+struct Options {
+    episodes: u64,
+    families: Vec<Family>,
+    noise: NoiseConfig,
+    difficulty: Difficulty,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = parse(std::env::args().skip(1).collect())?;
     println!("{:<11} {:>9} {:>11} {:>9}   not solved", "family", "success", "mean steps", "steps/s");
-    for family in families {
-        report(family, episodes, noise)?;
+    for &family in &options.families {
+        report(family, &options)?;
     }
     Ok(())
 }
 
-fn report(family: Family, episodes: u64, noise: NoiseConfig) -> Result<(), SimError> {
+fn parse(arguments: Vec<String>) -> Result<Options, Box<dyn Error>> {
+    let mut options = Options {
+        episodes: 200,
+        families: Family::ALL.to_vec(),
+        noise: NoiseConfig::NONE,
+        difficulty: Difficulty::default(),
+    };
+    for pair in arguments.chunks(2) {
+        let [name, value] = pair else { return Err(format!("`{}` needs a value", pair[0]).into()) };
+        match name.as_str() {
+            "--episodes" => options.episodes = value.parse()?,
+            "--family" => options.families = vec![value.parse()?],
+            "--noise" if value == "on" => options.noise = NoiseConfig::default(),
+            "--subgoals" => options.difficulty.subgoals = value.parse()?,
+            "--delay" => options.difficulty.delay_steps = value.parse()?,
+            "--tasks" => options.difficulty.tasks = value.parse()?,
+            _ => return Err(format!("unknown option `{name} {value}`").into()),
+        }
+    }
+    Ok(options)
+}
+
+fn report(family: Family, options: &Options) -> Result<(), SimError> {
     let mut environment = Tabletop::new(96, 96)?;
-    let episodes = if family == Family::Endurance { episodes.div_ceil(10) } else { episodes };
     let start = Instant::now();
-    let results = (0..episodes)
+    let results = (0..options.episodes)
         .map(|seed| {
-            let scenario = Scenario::heldout(family, seed);
-            expert_rollout(&mut environment, &ExpertRollout { scenario, noise, intent: Intent::Solve }, |_| {})
+            let scenario = Scenario::heldout(family, seed).with_difficulty(options.difficulty);
+            let rollout = ExpertRollout { scenario, noise: options.noise, intent: Intent::Solve };
+            expert_rollout(&mut environment, &rollout, |_| {})
         })
         .collect::<Result<Vec<EpisodeResult>, SimError>>()?;
     let steps: usize = results.iter().map(|result| result.steps).sum();

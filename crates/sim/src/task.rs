@@ -65,7 +65,7 @@ pub(crate) enum Script {
     /// One attempt at a hidden property.
     Attempt(Secret),
     /// Goals follow each other until `total` are done; mistakes only cost time.
-    Stream { total: usize, rng: ChaCha8Rng },
+    Stream { total: usize, rng: Box<ChaCha8Rng> },
 }
 
 /// A running task.

@@ -22,7 +22,7 @@ pub(crate) fn endurance(layout: &mut Layout, total: usize) -> Task {
         layout.block();
         layout.button();
     }
-    let mut rng = layout.rng.clone();
+    let mut rng = Box::new(layout.rng.clone());
     let (goal, instruction) = next_in_stream(&layout.world, Goal::Wait, &mut rng);
     Task::new(instruction, vec![goal], Script::Stream { total, rng }, CAP_STEPS * total as u32)
 }
