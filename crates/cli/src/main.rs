@@ -1,2 +1,60 @@
-//! The `robomamba` command.
-fn main() {}
+//! `robomamba`: records, trains, evaluates, shows, inspects and converts robot policies.
+//!
+//! This binary is thin: it turns arguments into typed requests, calls the other crates and prints what
+//! they answer. Each subcommand is one file under `commands`.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod interrupt;
+mod parallel;
+mod progress;
+mod summary;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// A recurrent robot policy that sees, reads, remembers and acts in real time on a CPU.
+#[derive(Parser)]
+#[command(name = "robomamba", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match interrupt::install().and_then(|()| cli.command.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error));
+            ExitCode::from(if error.is::<interrupt::Interrupted>() { 130 } else { 1 })
+        }
+    }
+}
+
+/// The chain of causes, outermost first, without those that the message before already quotes.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_cause_is_not_repeated() {
+        let error = anyhow::anyhow!("disk full").context("cannot write a: disk full").context("recording");
+        assert_eq!(one_line(&error), "recording: cannot write a: disk full");
+    }
+}

@@ -1,0 +1,257 @@
+//! `data record`: episodes of `tabletop` become LeRobot data sets, one folder per task family.
+//!
+//! Episode `i` is a pure function of the family, the options and the seed `S + i`: neither the number of
+//! threads nor an interruption changes a byte of the data set.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use robomamba_data::{DataError, Dataset, DatasetWriter, EpisodeWriter, Feature, Features, Frame, Value, WriterConfig};
+use robomamba_sim::{
+    CAMERA, Difficulty, Environment, ExpertFrame, ExpertRollout, FPS, Family, Intent, NoiseConfig, Scenario, Split,
+    Tabletop, environment_state_spec, expert_rollout,
+};
+use serde::Serialize;
+
+use crate::args::{Families, Jobs, Span, parse_fraction, parse_split};
+use crate::parallel;
+use crate::progress::Progress;
+use crate::summary::Summary;
+
+/// Options of `data record`.
+#[derive(Args)]
+pub struct RecordArgs {
+    #[command(flatten)]
+    families: Families,
+    /// Episodes per family
+    #[arg(long, value_name = "N")]
+    episodes: usize,
+    /// Folder that gets one data set per family
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Seed of the first episode; each further one has the next seed
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Scenes to learn from (train) or to be judged on (heldout)
+    #[arg(long, default_value = "train", value_parser = parse_split)]
+    split: Split,
+    /// Side of the square picture in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 96)]
+    image_size: usize,
+    /// Probability per control step that a burst of noise disturbs the expert; 0 for none at all
+    #[arg(long, value_name = "P", default_value_t = 0.03, value_parser = parse_fraction)]
+    noise: f64,
+    /// Fraction of the episodes that the expert spoils on purpose; they are marked as no demonstrations
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.0, value_parser = parse_fraction)]
+    blunders: f64,
+    /// Sub-goals of `sequence`: a number from 3 to 8, or a span such as 3..5
+    #[arg(long, value_name = "SPAN", default_value = "3")]
+    subgoals: Span,
+    /// Shortest delay of `remember` in control steps
+    #[arg(long, value_name = "STEPS", default_value_t = 200)]
+    delay_min: usize,
+    /// Longest delay of `remember` in control steps [default: the shortest]
+    #[arg(long, value_name = "STEPS")]
+    delay_max: Option<usize>,
+    /// Tasks of an episode of `endurance`
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    tasks: usize,
+    #[command(flatten)]
+    jobs: Jobs,
+    /// Print the summary as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that decides the content of one data set; stored in it as its recipe.
+#[derive(Clone, Debug, Serialize)]
+struct Plan {
+    family: Family,
+    first_seed: u64,
+    episodes: usize,
+    split: Split,
+    image_size: usize,
+    noise: f64,
+    blunders: f64,
+    subgoals: (usize, usize),
+    delay_steps: (usize, usize),
+    tasks: usize,
+}
+
+/// Runs `data record`.
+pub fn run(args: RecordArgs) -> Result<()> {
+    let plans = plans(&args)?;
+    let mut summaries = Vec::new();
+    for plan in &plans {
+        let folder = args.out.join(plan.family.name());
+        let started = Instant::now();
+        record(plan, &folder, &args.jobs).with_context(|| format!("recording `{}`", plan.family))?;
+        let summary = Summary::of(&Dataset::open(&folder)?)?;
+        eprintln!("{}: {summary}, {:.1} s", folder.display(), started.elapsed().as_secs_f64());
+        summaries.push(summary);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&summaries)?);
+    }
+    Ok(())
+}
+
+fn plans(args: &RecordArgs) -> Result<Vec<Plan>> {
+    let delay = Span { min: args.delay_min, max: args.delay_max.unwrap_or(args.delay_min) };
+    if delay.min > delay.max {
+        return Err(anyhow!("--delay-max must be at least --delay-min ({}), found {}", delay.min, delay.max));
+    }
+    args.seed.checked_add(args.episodes as u64).with_context(|| format!("--seed {} leaves no room", args.seed))?;
+    let plan = |family| Plan {
+        family,
+        first_seed: args.seed,
+        episodes: args.episodes,
+        split: args.split,
+        image_size: args.image_size,
+        noise: args.noise,
+        blunders: args.blunders,
+        subgoals: (args.subgoals.min, args.subgoals.max),
+        delay_steps: (delay.min, delay.max),
+        tasks: args.tasks,
+    };
+    Ok(args.families.list().into_iter().map(plan).collect())
+}
+
+/// Records what is missing of the data set in `folder`; one that is complete stays as it is.
+fn record(plan: &Plan, folder: &Path, jobs: &Jobs) -> Result<()> {
+    let writer = match DatasetWriter::create(folder, plan.writer_config()?) {
+        Err(DataError::AlreadyComplete { .. }) => return Ok(()),
+        writer => writer?,
+    };
+    let pending = writer.pending();
+    let progress = Progress::start(plan.family.name(), pending.len(), "episodes");
+    let work = |environment: &mut Tabletop, i: usize| {
+        let steps = record_episode(plan, environment, writer.episode(pending[i])?)?;
+        progress.advance(format!("{steps} steps"));
+        Ok(())
+    };
+    parallel::map(jobs.count(), pending.len(), || plan.environment(), work)?;
+    progress.finish();
+    Ok(writer.finalize()?)
+}
+
+fn record_episode(plan: &Plan, environment: &mut Tabletop, mut episode: EpisodeWriter) -> Result<usize> {
+    let rollout = plan.rollout(episode.index());
+    let mut outcome = Ok(());
+    let result = expert_rollout(environment, &rollout, |frame| {
+        if outcome.is_ok() {
+            outcome = add_frame(&mut episode, &frame, rollout.scenario.seed);
+        }
+    })?;
+    outcome?;
+    episode.save()?;
+    Ok(result.steps)
+}
+
+fn add_frame(episode: &mut EpisodeWriter, frame: &ExpertFrame, seed: u64) -> Result<(), DataError> {
+    let observation = frame.observation;
+    let values = [
+        (CAMERA, Value::Image(&observation.images[0].1)),
+        (robomamba_data::STATE, Value::F32(&observation.state)),
+        (robomamba_data::ACTION, Value::F32(&frame.label)),
+        (EXECUTED, Value::F32(&frame.executed)),
+        (ENVIRONMENT_STATE, Value::F32(&frame.environment_state)),
+        (robomamba_data::SUCCESS, Value::Bool(frame.outcome.success())),
+        (IS_DEMONSTRATION, Value::Bool(frame.is_demonstration)),
+        (SEED, Value::Int(&[seed as i64])),
+    ];
+    episode.add_frame(&Frame { task: &observation.instruction, values: &values })
+}
+
+/// What was executed; `action` is the expert's label.
+const EXECUTED: &str = "action.executed";
+const ENVIRONMENT_STATE: &str = "observation.environment_state";
+/// Whether `action` is to be imitated.
+pub const IS_DEMONSTRATION: &str = "is_demonstration";
+/// Seed of the scenario.
+const SEED: &str = "seed";
+
+impl Plan {
+    fn environment(&self) -> Result<Tabletop> {
+        Ok(Tabletop::new(self.image_size, self.image_size)?)
+    }
+
+    fn writer_config(&self) -> Result<WriterConfig> {
+        let environment = self.environment()?;
+        let robot = environment.features();
+        let features = Features::of_robot(robot)
+            .with(EXECUTED, Feature::vector(robot.action.names.clone()))
+            .with(ENVIRONMENT_STATE, Feature::vector(environment_state_spec().names))
+            .with(robomamba_data::SUCCESS, Feature::scalar(robomamba_data::DType::Bool))
+            .with(IS_DEMONSTRATION, Feature::scalar(robomamba_data::DType::Bool))
+            .with(SEED, Feature::scalar(robomamba_data::DType::Int64));
+        Ok(WriterConfig {
+            features,
+            fps: FPS,
+            robot_type: "tabletop".into(),
+            episodes: self.episodes,
+            recipe: serde_json::to_value(self)?,
+        })
+    }
+
+    fn rollout(&self, index: usize) -> ExpertRollout {
+        let seed = self.first_seed + index as u64;
+        let is_blunder = unit(draw(seed, Draw::Blunder)) < self.blunders;
+        ExpertRollout {
+            scenario: self.scenario(seed),
+            noise: match self.noise {
+                0.0 => NoiseConfig::NONE,
+                p => NoiseConfig { burst_probability: p as f32, ..NoiseConfig::default() },
+            },
+            intent: if is_blunder { Intent::Blunder } else { Intent::Solve },
+        }
+    }
+
+    fn scenario(&self, seed: u64) -> Scenario {
+        let pick = |(min, max), purpose| Span { min, max }.pick(draw(seed, purpose));
+        let difficulty = Difficulty {
+            subgoals: pick(self.subgoals, Draw::Subgoals),
+            delay_steps: pick(self.delay_steps, Draw::Delay),
+            tasks: self.tasks,
+        };
+        Scenario { family: self.family, seed, split: self.split, difficulty, attempt: 0 }
+    }
+}
+
+/// What a random number of an episode is for.
+#[derive(Clone, Copy)]
+enum Draw {
+    Blunder = 1,
+    Subgoals,
+    Delay,
+}
+
+/// 64 random bits that depend on the episode's seed and the purpose only (SplitMix64, Steele et al. 2014).
+fn draw(seed: u64, purpose: Draw) -> u64 {
+    let mut z = seed.wrapping_mul(0xD134_2543_DE82_EF95).wrapping_add((purpose as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// A number in `[0, 1)` from 64 random bits.
+fn unit(bits: u64) -> f64 {
+    (bits >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_are_uniform_and_independent_of_each_other() {
+        let n = 10_000;
+        let share = |threshold: f64| (0..n).filter(|&seed| unit(draw(seed, Draw::Blunder)) < threshold).count();
+        assert!((900..1100).contains(&share(0.1)), "{}", share(0.1));
+        let both = (0..n).filter(|&seed| unit(draw(seed, Draw::Blunder)) < 0.5 && unit(draw(seed, Draw::Delay)) < 0.5);
+        let both = both.count();
+        assert!((2300..2700).contains(&both), "{both}");
+    }
+}

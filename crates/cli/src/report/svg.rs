@@ -1,0 +1,174 @@
+//! The drawings of the report, as inline SVG that takes its colours from the page's style.
+
+use std::fmt::Write;
+
+use crate::interval::Rate;
+
+/// Points of a line; more are thinned out.
+const POINTS_MAX: usize = 600;
+
+/// A success rate as a dot and its 95 % interval as a bar on a scale from 0 to 100 %.
+pub fn interval(rate: Rate) -> String {
+    let (low, high) = rate.wilson();
+    let x = |fraction: f64| 4.0 + 192.0 * fraction;
+    format!(
+        r#"<svg class="interval" viewBox="0 0 200 20" role="img" aria-label="{label}"><line class="axis" x1="4" y1="10" x2="196" y2="10"/><line class="tick" x1="100" y1="6" x2="100" y2="14"/><line class="tick" x1="4" y1="6" x2="4" y2="14"/><line class="tick" x1="196" y1="6" x2="196" y2="14"/><line class="span" x1="{low:.1}" y1="10" x2="{high:.1}" y2="10"/><circle class="dot" cx="{dot:.1}" cy="10" r="4.5"/></svg>"#,
+        label = rate,
+        low = x(low),
+        high = x(high),
+        dot = x(rate.fraction()),
+    )
+}
+
+/// Frame of a chart: where the data goes inside the drawing.
+struct Frame {
+    left: f64,
+    top: f64,
+    width: f64,
+    height: f64,
+}
+
+impl Frame {
+    fn x(&self, fraction: f64) -> f64 {
+        self.left + self.width * fraction
+    }
+
+    /// Fraction 0 is at the bottom.
+    fn y(&self, fraction: f64) -> f64 {
+        self.top + self.height * (1.0 - fraction)
+    }
+
+    fn bottom(&self) -> f64 {
+        self.top + self.height
+    }
+}
+
+/// Latencies in milliseconds over a logarithmic axis, with the deadline.
+pub fn latency_histogram(latencies_ms: &[f64], deadline_ms: f64) -> String {
+    let frame = Frame { left: 10.0, top: 22.0, width: 700.0, height: 150.0 };
+    let axis = LogAxis::covering(latencies_ms, deadline_ms);
+    let bins = axis.count(latencies_ms);
+    let most = bins.iter().copied().max().unwrap_or(0).max(1) as f64;
+    let mut svg = r#"<svg class="chart" viewBox="0 0 720 205" role="img" aria-label="histogram of the control latency">"#.to_string();
+    let step = frame.width / bins.len() as f64;
+    for (i, &count) in bins.iter().enumerate().filter(|&(_, &count)| count > 0) {
+        // A single slow step must stay visible beside thousands of fast ones.
+        let height = (frame.height * count as f64 / most).max(1.5);
+        let (x, y) = (frame.left + i as f64 * step, frame.bottom() - height);
+        let late = if axis.edge_ms(i, bins.len()) >= deadline_ms { " late" } else { "" };
+        let _ = write!(svg, r#"<rect class="bin{late}" x="{x:.1}" y="{y:.1}" width="{:.1}" height="{height:.1}"><title>{count} steps</title></rect>"#, step - 1.0);
+    }
+    let _ = write!(svg, r#"<line class="axis" x1="{}" y1="{y}" x2="{}" y2="{y}"/>"#, frame.x(0.0), frame.x(1.0), y = frame.bottom());
+    for (tick, label) in axis.ticks() {
+        let x = frame.x(axis.fraction(tick));
+        let _ = write!(svg, r#"<text x="{x:.1}" y="{:.1}" text-anchor="middle">{label}</text>"#, frame.bottom() + 16.0);
+    }
+    let x = frame.x(axis.fraction(deadline_ms));
+    let _ = write!(svg, r#"<line class="deadline" x1="{x:.1}" y1="16" x2="{x:.1}" y2="{:.1}"/><text class="deadline" x="{:.1}" y="12" text-anchor="end">deadline {deadline_ms:.1} ms</text>"#, frame.bottom(), x + 4.0);
+    svg + "</svg>"
+}
+
+/// A logarithmic axis in milliseconds.
+struct LogAxis {
+    low: f64,
+    high: f64,
+}
+
+impl LogAxis {
+    const BINS: usize = 70;
+
+    /// From a tick below everything to one above everything.
+    fn covering(values: &[f64], deadline: f64) -> Self {
+        let low = values.iter().copied().fold(deadline, f64::min).max(1e-3);
+        let high = values.iter().copied().fold(deadline * 1.5, f64::max);
+        Self { low: low / 1.2, high: high * 1.05 }
+    }
+
+    fn fraction(&self, value: f64) -> f64 {
+        ((value.max(1e-6) / self.low).ln() / (self.high / self.low).ln()).clamp(0.0, 1.0)
+    }
+
+    /// Lower edge of bin `i` of `n`.
+    fn edge_ms(&self, i: usize, n: usize) -> f64 {
+        self.low * (self.high / self.low).powf(i as f64 / n as f64)
+    }
+
+    fn count(&self, values: &[f64]) -> Vec<usize> {
+        let mut bins = vec![0; Self::BINS];
+        for &value in values {
+            bins[((self.fraction(value) * Self::BINS as f64) as usize).min(Self::BINS - 1)] += 1;
+        }
+        bins
+    }
+
+    /// 1, 2 and 5 times the powers of ten on the axis, with their labels.
+    fn ticks(&self) -> Vec<(f64, String)> {
+        let powers = -3..=5;
+        let ticks = powers.flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(power)));
+        let inside = ticks.filter(|&tick| (self.low * 1.02..=self.high / 1.02).contains(&tick));
+        inside.map(|tick| (tick, format!("{} ms", (tick * 1e6).round() / 1e6))).collect()
+    }
+}
+
+/// One line of a [`traces`] chart: its name and a value per control step.
+pub struct Line<'a> {
+    /// Name in the legend.
+    pub name: &'a str,
+    /// A value per control step.
+    pub values: Vec<f32>,
+}
+
+/// Lines over the control steps of an episode; values outside `range` are cut off.
+pub fn traces(lines: &[Line], range: (f32, f32), height: f64) -> String {
+    let frame = Frame { left: 34.0, top: 8.0, width: 560.0, height };
+    let steps = lines.iter().map(|line| line.values.len()).max().unwrap_or(0);
+    let mut svg = format!(r#"<svg class="chart trace" viewBox="0 0 600 {:.0}" role="img" aria-label="traces">"#, height + 26.0);
+    for (value, fraction) in [(range.0, 0.0), ((range.0 + range.1) / 2.0, 0.5), (range.1, 1.0)] {
+        let y = frame.y(fraction);
+        let _ = write!(svg, r#"<line class="grid" x1="{}" y1="{y:.1}" x2="{}" y2="{y:.1}"/><text x="28" y="{:.1}" text-anchor="end">{value}</text>"#, frame.x(0.0), frame.x(1.0), y + 3.5);
+    }
+    for (index, line) in lines.iter().enumerate() {
+        let _ = write!(svg, r#"<polyline class="line line{index}" points="{}"/>"#, points(&frame, &line.values, range, steps));
+    }
+    let y = frame.bottom() + 14.0;
+    let _ = write!(svg, r#"<text x="{}" y="{y}">step 0</text><text x="{}" y="{y}" text-anchor="end">{steps}</text>"#, frame.x(0.0), frame.x(1.0));
+    svg + "</svg>"
+}
+
+fn points(frame: &Frame, values: &[f32], (low, high): (f32, f32), steps: usize) -> String {
+    let stride = values.len().div_ceil(POINTS_MAX).max(1);
+    let mut text = String::new();
+    for (step, value) in values.iter().enumerate().step_by(stride) {
+        let fraction = ((value - low) / (high - low)).clamp(0.0, 1.0);
+        let _ = write!(text, "{:.1},{:.1} ", frame.x(step as f64 / steps.max(2).saturating_sub(1) as f64), frame.y(fraction.into()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_latency_is_counted_once_and_the_late_ones_are_marked() {
+        let latencies = [0.4, 2.0, 2.1, 2.2, 50.0, 1e4];
+        let axis = LogAxis::covering(&latencies, 33.3);
+        assert_eq!(axis.count(&latencies).iter().sum::<usize>(), latencies.len());
+        let svg = latency_histogram(&latencies, 33.3);
+        assert_eq!(svg.matches("bin late").count(), 2);
+        assert!(svg.contains(">2 ms<") && svg.contains("deadline 33.3 ms"));
+        assert!(latency_histogram(&[], 33.3).contains("deadline"));
+    }
+
+    #[test]
+    fn long_traces_are_thinned_out_and_stay_in_the_frame() {
+        let line = Line { name: "dx", values: (0..10_000).map(|i| (i as f32).sin() * 3.0).collect() };
+        let svg = traces(&[line], (-1.0, 1.0), 100.0);
+        let points = svg.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
+        assert!(points.split_whitespace().count() <= POINTS_MAX);
+        for point in points.split_whitespace() {
+            let (x, y) = point.split_once(',').unwrap();
+            assert!((34.0..=594.0).contains(&x.parse::<f64>().unwrap()) && (8.0..=108.0).contains(&y.parse::<f64>().unwrap()));
+        }
+    }
+}
