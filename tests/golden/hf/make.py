@@ -5,7 +5,7 @@ Run with torch, transformers and safetensors. Each folder beside this file becom
 
 - vision models: `rgb` u8 [image, height, width, 3] at the encoder's own size,
   `last_hidden_state` f32 [image, n_token, hidden_size];
-- bert: `ids` i32 [n_text], `last_hidden_state` f32 [n_text, hidden_size];
+- bert: tokenizer.json too; `ids` i32 [n_text], `last_hidden_state` f32 [n_text, hidden_size];
 - mamba: `x` f32 [batch, seq_len, d_model], `last_hidden_state` of the first `n_prompt` elements run as a
   sequence and of the others run step by step from its states; `conv.<i>` [layer, d_inner, d_conv] and
   `ssm.<i>` [layer, d_inner, d_state] of batch element i after the sequence, `conv_end.<i>`, `ssm_end.<i>` after
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import transformers as hf
 from safetensors.numpy import save_file
+from tokenizers import BertWordPieceTokenizer
 
 HERE = Path(__file__).parent
 VISION = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
@@ -96,6 +97,9 @@ def make_bert():
     with torch.no_grad():
         hidden = model(input_ids=ids).last_hidden_state
     save("bert", model, {"ids": ids[0].int().numpy(), "last_hidden_state": hidden[0].numpy()})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "##e", "##s", "the"]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    BertWordPieceTokenizer(vocabulary).save(str(HERE / "bert" / "tokenizer.json"))
 
 
 def states(cache):
