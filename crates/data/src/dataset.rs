@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use robomamba_policy::{FeatureSpec, NormMode, NormStats};
 
 use crate::column::{Column, Mismatch};
-use crate::episode::{Camera, Episode};
-use crate::episodes::{self, EpisodeMeta};
+use crate::episode::{Camera, Episode, Frames};
+use crate::episodes::{self, EpisodeMeta, VideoSpan};
 use crate::features::{DType, Feature, Features};
 use crate::image::EncodedFrames;
 use crate::info::Info;
@@ -20,6 +20,7 @@ use crate::layout::{self, FileId};
 use crate::parquet_file::ParquetFile;
 use crate::stats::{FeatureStats, Stats};
 use crate::tasks::Tasks;
+use crate::video::VideoFile;
 use crate::{ACTION, DataError, Result, STATE};
 
 /// An opened data set: all metadata is read and validated, frames are read episode by episode.
@@ -31,6 +32,7 @@ pub struct Dataset {
     episodes: Vec<EpisodeMeta>,
     stats: Stats,
     files: BTreeMap<FileId, DataFile>,
+    videos: BTreeMap<(String, FileId), VideoFile>,
 }
 
 /// A data file and the number of frames in all files before it.
@@ -52,7 +54,8 @@ impl Dataset {
         let episodes = episodes::load(root, &info.features)?;
         let stats = Stats::load(root)?;
         let files = open_data_files(root, &info, &episodes)?;
-        let dataset = Self { root: root.into(), info, tasks, episodes, stats, files };
+        let videos = open_videos(root, &info, &episodes)?;
+        let dataset = Self { root: root.into(), info, tasks, episodes, stats, files, videos };
         dataset.validate_counts()?;
         dataset.validate_files()?;
         Ok(dataset)
@@ -173,7 +176,7 @@ impl Dataset {
         for (name, feature) in self.info.features.iter().filter(|(name, _)| wanted(name)) {
             match feature.dtype {
                 DType::Image => cameras.push(rows.images(name, feature)?),
-                DType::Video => {}
+                DType::Video => cameras.push(rows.video(name, feature)?),
                 _ => columns.push((named(name), rows.column(name, feature)?)),
             }
         }
@@ -250,6 +253,17 @@ fn open_data_files(root: &Path, info: &Info, episodes: &[EpisodeMeta]) -> Result
     Ok(files)
 }
 
+fn open_videos(root: &Path, info: &Info, episodes: &[EpisodeMeta]) -> Result<BTreeMap<(String, FileId), VideoFile>> {
+    let mut videos = BTreeMap::new();
+    for VideoSpan { camera, file, .. } in episodes.iter().flat_map(|episode| &episode.videos) {
+        if let Entry::Vacant(slot) = videos.entry((camera.clone(), *file)) {
+            let template = info.video_path.as_deref().unwrap_or_default();
+            slot.insert(VideoFile::open(&root.join(file.path(template, camera).unwrap_or_default()))?);
+        }
+    }
+    Ok(videos)
+}
+
 /// Checks presence and type of a feature's column.
 fn validate_column(file: &ParquetFile, name: &str, feature: &Feature) -> Result<()> {
     if matches!(feature.dtype, DType::Video | DType::Unknown(_)) {
@@ -295,6 +309,22 @@ impl Rows<'_> {
     fn images(&self, name: &str, feature: &Feature) -> Result<Camera> {
         let array = self.file.column(&self.batch, name)?;
         let frames = EncodedFrames::from_arrow(array).map_err(|mismatch| self.file.mismatch(name, mismatch))?;
+        self.camera(name, feature, Frames::Png(frames))
+    }
+
+    fn video(&self, name: &str, feature: &Feature) -> Result<Camera> {
+        let span = self.meta.videos.iter().find(|span| span.camera == name);
+        let video = span.and_then(|span| Some((span, self.dataset.videos.get(&(name.to_string(), span.file))?)));
+        let (span, video) = video.ok_or_else(|| DataError::Feature {
+            feature: name.into(),
+            expected: "a video that meta/episodes knows".into(),
+            found: format!("episode {} has none", self.meta.index),
+        })?;
+        let clip = video.clip(span.from_s, self.meta.length, self.dataset.info.fps)?;
+        self.camera(name, feature, Frames::Av1(clip))
+    }
+
+    fn camera(&self, name: &str, feature: &Feature, frames: Frames) -> Result<Camera> {
         let size = feature.image_size().ok_or_else(|| {
             let found = format!("{:?}", feature.shape);
             self.file.mismatch(name, Mismatch { expected: "of shape [height, width, 3]".into(), found })

@@ -6,6 +6,7 @@ use robomamba_policy::{Image, Observation};
 
 use crate::column::Column;
 use crate::image::{EncodedFrames, decode_png};
+use crate::video::VideoClip;
 use crate::{ACTION, DataError, Result, STATE, SUCCESS};
 
 /// All frames of one camera over an episode; decoded only when asked for.
@@ -14,7 +15,14 @@ pub struct Camera {
     pub(crate) name: Arc<str>,
     pub(crate) episode: usize,
     pub(crate) size: (usize, usize),
-    pub(crate) frames: EncodedFrames,
+    pub(crate) frames: Frames,
+}
+
+/// How the frames are stored.
+#[derive(Clone, Debug)]
+pub(crate) enum Frames {
+    Png(EncodedFrames),
+    Av1(VideoClip),
 }
 
 impl Camera {
@@ -25,7 +33,10 @@ impl Camera {
 
     /// Number of frames.
     pub fn len(&self) -> usize {
-        self.frames.len()
+        match &self.frames {
+            Frames::Png(frames) => frames.len(),
+            Frames::Av1(clip) => clip.len(),
+        }
     }
 
     /// Whether there is no frame.
@@ -33,23 +44,64 @@ impl Camera {
         self.len() == 0
     }
 
-    /// The encoded frames.
-    pub fn encoded(&self) -> &EncodedFrames {
-        &self.frames
+    /// The encoded frames, if the camera is stored as images; None for video.
+    pub fn encoded(&self) -> Option<&EncodedFrames> {
+        match &self.frames {
+            Frames::Png(frames) => Some(frames),
+            Frames::Av1(_) => None,
+        }
     }
 
-    /// Whether frame `index` is known to be equal to the one before without decoding it.
+    /// Whether frame `index` is known to be equal to the one before without decoding it; never for video.
     pub fn repeats_previous(&self, index: usize) -> bool {
-        self.frames.repeats_previous(index)
+        self.encoded().is_some_and(|frames| frames.repeats_previous(index))
     }
 
-    /// Decodes frame `index`.
+    /// Decodes frame `index`. For video the decoder starts at the key frame before it; [`Camera::images`] is faster
+    /// for many frames.
     ///
     /// # Errors
     /// When there is no such frame, it is damaged, or its size is not the one of `info.json`.
     pub fn decode(&self, index: usize) -> Result<Image> {
-        let image = decode_png(self.frames.png(index)?, &self.place(index))?;
+        let total = self.len();
+        if index >= total {
+            return Err(DataError::NoFrame { index, total });
+        }
+        let image = match &self.frames {
+            Frames::Png(frames) => decode_png(frames.png(index)?, &self.place(index))?,
+            Frames::Av1(clip) => clip.decode(index).map_err(|reason| self.damaged(index, reason))?,
+        };
         self.check_size(image, index)
+    }
+
+    /// Decodes all frames in order. After an error the remaining frames of a video may be wrong.
+    pub fn images(&self) -> Box<dyn Iterator<Item = Result<Image>> + '_> {
+        match &self.frames {
+            Frames::Png(_) => Box::new((0..self.len()).map(|index| self.decode(index))),
+            Frames::Av1(clip) => Box::new(
+                clip.images()
+                    .enumerate()
+                    .map(|(index, image)| self.check_size(image.map_err(|reason| self.damaged(index, reason))?, index)),
+            ),
+        }
+    }
+
+    /// Decodes all frames in order; None stands for a frame that is equal to the one before.
+    pub fn images_or_repeats(&self) -> Box<dyn Iterator<Item = Result<Option<Image>>> + '_> {
+        match &self.frames {
+            Frames::Png(_) => {
+                Box::new(
+                    (0..self.len()).map(|index| {
+                        if self.repeats_previous(index) { Ok(None) } else { self.decode(index).map(Some) }
+                    }),
+                )
+            }
+            Frames::Av1(_) => Box::new(self.images().map(|image| image.map(Some))),
+        }
+    }
+
+    fn damaged(&self, index: usize, reason: String) -> DataError {
+        DataError::Image { place: self.place(index), reason }
     }
 
     fn check_size(&self, image: Image, index: usize) -> Result<Image> {

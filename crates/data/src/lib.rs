@@ -18,6 +18,8 @@
 
 mod assemble;
 mod atomic;
+mod check;
+mod colour;
 mod column;
 mod dataset;
 mod episode;
@@ -31,9 +33,12 @@ mod parquet_file;
 mod recording;
 mod shard;
 mod stats;
+mod summary;
 mod tasks;
+mod video;
 mod writer;
 
+pub use check::{Finding, Report, Severity, check, compute_stats};
 pub use column::{Column, Values};
 pub use dataset::Dataset;
 pub use episode::{Camera, Episode};
@@ -44,6 +49,7 @@ pub use image::{EncodedFrames, decode_png, encode_png};
 pub use info::Info;
 pub use recording::Recording;
 pub use stats::{FeatureStats, QUANTILES, Stats, StatsLayout};
+pub use summary::{Summary, TaskSummary};
 pub use writer::{DatasetWriter, EpisodeWriter, Frame, Value, WriterConfig};
 
 /// Result of this crate's functions.

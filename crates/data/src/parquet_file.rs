@@ -8,6 +8,7 @@ use arrow::compute::concat_batches;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
@@ -25,7 +26,11 @@ pub(crate) struct ParquetFile {
 impl ParquetFile {
     pub(crate) fn open(path: &Path, what: &'static str) -> Result<Self> {
         let file = File::open(path).map_err(missing_or_unreadable(path, what))?;
+        let size = file.metadata().map_err(DataError::read(path))?.len();
         let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(DataError::parquet(path))?;
+        if let Some(found) = bad_footer(&footer, size) {
+            return Err(DataError::invalid(path, "a footer that fits the file (restore it from a copy)", found));
+        }
         Ok(Self { path: path.into(), footer })
     }
 
@@ -130,6 +135,27 @@ impl ParquetFile {
             found: mismatch.found,
         }
     }
+}
+
+/// What is wrong with the places and sizes in a footer; the parquet crate takes them as they are.
+fn bad_footer(footer: &ArrowReaderMetadata, size: u64) -> Option<String> {
+    let metadata = footer.metadata();
+    let rows = metadata.file_metadata().num_rows();
+    let groups = metadata.row_groups().iter().fold(0i64, |sum, group| sum.saturating_add(group.num_rows()));
+    if rows < 0 || groups != rows || metadata.row_groups().iter().any(|group| group.num_rows() < 0) {
+        return Some(format!("{rows} rows, {groups} in the row groups"));
+    }
+    let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
+    let outside = |column: &ColumnChunkMetaData| {
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let parts = [start, column.data_page_offset(), column.compressed_size(), column.num_values()];
+        let end = start.checked_add(column.compressed_size());
+        parts.iter().any(|part| *part < 0) || end.is_none_or(|end| end as u64 > size)
+    };
+    columns
+        .into_iter()
+        .find(|column| outside(column))
+        .map(|column| format!("column `{}` outside of it", column.column_path()))
 }
 
 /// How files are written: snappy and dictionaries as upstream; no statistics of `opaque` columns (images).

@@ -60,8 +60,8 @@ pub fn record(writer: &DatasetWriter, episode: usize, stop_before: Option<usize>
                 ("observation.state", Value::F32(&state(episode, frame))),
                 ("observation.environment_state", Value::F32(&[0.5, -0.25])),
                 ("action", Value::F32(&[(frame as f32).sin(), (frame as f32).cos()])),
-                ("next.success", Value::Bool(last && episode % 2 == 0)),
-                ("is_demonstration", Value::Bool(frame % 3 == 0)),
+                ("next.success", Value::Bool(last && episode.is_multiple_of(2))),
+                ("is_demonstration", Value::Bool(frame.is_multiple_of(3))),
             ],
         })?;
     }
