@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use robomamba_policy::FeatureSpec;
 use serde::{Deserialize, Serialize};
 
+use crate::ModelError;
 use crate::config::{
     ActionHeadConfig, BackboneConfig, ConfidenceHeadConfig, ConnectorConfig, MambaConfig, ModelConfig, TextConfig,
     VisionConfig, VisionKind,
@@ -92,13 +93,13 @@ impl fmt::Display for Preset {
 }
 
 impl FromStr for Preset {
-    type Err = String;
+    type Err = ModelError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         Self::ALL
             .into_iter()
             .find(|preset| preset.to_string() == name)
-            .ok_or_else(|| format!("`{name}` is no preset; choose one of nano, tabletop, small, base"))
+            .ok_or_else(|| ModelError::config("preset", "one of nano, tabletop, small, base", format!("`{name}`")))
     }
 }
 

@@ -131,8 +131,8 @@ impl TensorFile {
         let start = self.data_start + begin as u64;
         let data = self.file.seek(SeekFrom::Start(start)).and_then(|_| match dtype {
             FileDtype::F32 => read_f32(&mut self.file, n).map(Some),
-            FileDtype::BF16 => read_u16(&mut self.file, n, half::bf16::from_bits).map(Some),
-            FileDtype::F16 => read_u16(&mut self.file, n, half::f16::from_bits).map(Some),
+            FileDtype::BF16 => read_u16(&mut self.file, n, |bits| f32::from_bits(u32::from(bits) << 16)).map(Some),
+            FileDtype::F16 => read_u16(&mut self.file, n, |bits| half::f16::from_bits(bits).to_f32()).map(Some),
             _ => Ok(None),
         });
         let data = data
@@ -156,10 +156,10 @@ fn read_f32(file: &mut File, n: usize) -> io::Result<Vec<f32>> {
     Ok(data)
 }
 
-fn read_u16<T: Into<f32>>(file: &mut File, n: usize, from_bits: fn(u16) -> T) -> io::Result<Vec<f32>> {
+fn read_u16(file: &mut File, n: usize, widen: impl Fn(u16) -> f32) -> io::Result<Vec<f32>> {
     let mut bytes = vec![0; 2 * n];
     file.read_exact(&mut bytes)?;
-    Ok(bytes.chunks_exact(2).map(|pair| from_bits(u16::from_le_bytes([pair[0], pair[1]])).into()).collect())
+    Ok(bytes.chunks_exact(2).map(|pair| widen(u16::from_le_bytes([pair[0], pair[1]]))).collect())
 }
 
 /// Writes `weights` as a safetensors file, matrices as `dtype`; equal weights give equal bytes.

@@ -97,3 +97,12 @@ fn unknown_keys_are_errors_at_every_level() {
     let error = serde_json::from_value::<ModelConfig>(bad).unwrap_err().to_string();
     assert!(error.contains("unknown variant `rnn`, expected `mamba` or `transformer`"), "{error}");
 }
+
+#[test]
+fn presets_are_found_by_name() {
+    for preset in Preset::ALL {
+        assert_eq!(preset.to_string().parse::<Preset>().unwrap(), preset);
+    }
+    let message = "large".parse::<Preset>().unwrap_err().to_string();
+    assert!(message.contains("one of nano, tabletop, small, base, found `large`"), "{message}");
+}
