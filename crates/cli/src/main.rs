@@ -6,11 +6,21 @@
 
 mod args;
 mod commands;
+mod drive;
+mod figures;
+mod film;
 mod interrupt;
+mod interval;
+mod loaded;
+mod machine;
+mod mcap_log;
 mod parallel;
 mod progress;
+mod report;
+mod run_folder;
 mod summary;
 mod table;
+mod trace;
 
 use std::process::ExitCode;
 

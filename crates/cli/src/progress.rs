@@ -43,6 +43,11 @@ impl Progress {
         self.bar.set_message(message);
     }
 
+    /// Prints a line that stays.
+    pub fn note(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
     /// Removes the bar; what was reached is said by the caller.
     pub fn finish(self) {
         self.bar.finish_and_clear();

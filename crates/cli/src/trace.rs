@@ -14,7 +14,7 @@ const STILL_SIZE: usize = 192;
 pub struct Trace {
     /// How it went.
     pub result: EpisodeResult,
-    /// Whether it counts: the policy was told what the scene's task is.
+    /// Whether it counts: success can be judged.
     pub is_scored: bool,
     /// Names of the action's dimensions.
     pub action_names: Vec<String>,
@@ -38,13 +38,14 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Is ready for the episode of `scenario`.
+    /// Is ready for the episode of `scenario`, with another task if there is an `instruction`.
     ///
     /// # Errors
     /// When the scenario is out of range.
-    pub fn new(scenario: &Scenario) -> Result<Self> {
+    pub fn new(scenario: &Scenario, instruction: Option<&str>) -> Result<Self> {
         let mut stage = Tabletop::new(STILL_SIZE, STILL_SIZE)?;
         stage.reset(scenario)?;
+        instruction.map(|text| stage.instruct(text));
         Ok(Self { stage, film: Film::new(), actions: Vec::new(), success_probability: Vec::new() })
     }
 

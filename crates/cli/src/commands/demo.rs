@@ -1,7 +1,6 @@
 //! `demo`: a trained policy at work on held-out scenes, with everything measured.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,10 +8,10 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use robomamba_policy::{ChunkQueue, DeadlineGuard, DeadlineStats};
 use robomamba_runtime::Session;
-use robomamba_sim::{Environment, EpisodeResult, FPS, Family, Scenario, Tabletop};
+use robomamba_sim::{Environment, EpisodeResult, FPS, Family, Instructed, Scenario, Tabletop};
 
 use crate::args::Execution;
-use crate::drive::{self, Instructed};
+use crate::drive;
 use crate::figures::{self, DEADLINE_MS, Figures, Percentiles, StateBytes};
 use crate::interrupt::{self, Interrupted};
 use crate::loaded::{self, Loaded};
@@ -22,7 +21,7 @@ use crate::progress::Progress;
 use crate::report::{self, Report};
 use crate::run_folder::{RunFolder, write_atomically};
 use crate::table::Table;
-use crate::trace::{Trace, Tracer, outcome_text};
+use crate::trace::{Trace, Tracer};
 
 /// Families of the shipped checkpoint.
 const FAMILIES: [Family; 5] = [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember];
@@ -42,7 +41,7 @@ pub struct DemoArgs {
     /// Only this task family [default: reach, push, pick_place, sequence and remember in turn]
     #[arg(long, value_name = "FAMILY")]
     task: Option<Family>,
-    /// Tell the policy this instead of the scene's own instruction; scored only where it is the same
+    /// Tell the robot this instead of the scene's own task; scored where the words can be understood
     #[arg(long, value_name = "TEXT")]
     instruction: Option<String>,
     /// Seed of the first scene
@@ -65,7 +64,7 @@ pub struct DemoArgs {
 }
 
 /// What drives the robot: a session whose chunks are blended, timed from observation to action.
-type Driver = Instructed<DeadlineGuard<ChunkQueue<Session>>>;
+type Driver = DeadlineGuard<ChunkQueue<Session>>;
 
 /// Runs `demo`.
 pub fn run(args: DemoArgs) -> Result<()> {
@@ -76,7 +75,7 @@ pub fn run(args: DemoArgs) -> Result<()> {
     let seconds = show.play_all(&args)?;
     let Show { traces, driver, state_bytes, log, .. } = show;
     log.finish()?;
-    let stats = driver.inner().stats();
+    let stats = driver.stats();
     let figures = measure(&loaded, &traces, stats, state_bytes, seconds);
     let latencies_ms: Vec<f64> = stats.latency_ns.iter().map(|&ns| ns as f64 / 1e6).collect();
     let page = report::html(&Report {
@@ -104,7 +103,7 @@ struct Show {
     environment: Tabletop,
     driver: Driver,
     scenarios: Vec<Scenario>,
-    instruction: Option<Arc<str>>,
+    instruction: Option<String>,
     log: McapLog,
     traces: Vec<Trace>,
     state_bytes: StateBytes,
@@ -116,13 +115,12 @@ impl Show {
         let environment = Tabletop::new(height, width)?;
         let session = args.execution.queue(loaded.session()?);
         let guard = DeadlineGuard::new(session, Duration::from_secs_f64(DEADLINE_MS / 1e3), STEPS_RESERVED);
-        let instruction: Option<Arc<str>> = args.instruction.as_deref().map(Arc::from);
         let log = McapLog::create(&folder.join("episodes.mcap"), environment.features(), time.unix_ns)?;
         Ok(Self {
             environment,
-            driver: Instructed::new(guard, instruction.clone()),
+            driver: guard,
             scenarios: scenarios(args)?,
-            instruction,
+            instruction: args.instruction.clone(),
             log,
             traces: Vec::new(),
             state_bytes: StateBytes::default(),
@@ -146,34 +144,36 @@ impl Show {
     }
 
     fn play(&mut self, scenario: &Scenario, progress: &Progress, pace: Duration) -> Result<Trace> {
-        let mut tracer = Tracer::new(scenario)?;
         let standing = self.standing(scenario);
         let Self { environment, driver, log, state_bytes, instruction, .. } = self;
         environment.reset(scenario)?;
-        let told = instruction.clone().unwrap_or_else(|| environment.observe().instruction.clone());
-        log.episode(scenario, &told)?;
+        let understood = instruction.as_deref().map(|text| environment.instruct(text));
+        let mut tracer = Tracer::new(scenario, instruction.as_deref())?;
+        log.episode(scenario, &environment.observe().instruction)?;
         let mut next_step = Instant::now();
-        let mut result = drive::play(environment, driver, scenario, |driver, step| {
-            let bytes = driver.inner().inner().inner().state().bytes();
+        let result = drive::play(environment, driver, |driver, step| {
+            let bytes = driver.inner().inner().state().bytes();
             *state_bytes = StateBytes { first: if state_bytes.first == 0 { bytes } else { state_bytes.first }, last: bytes };
             log.step(step)?;
             tracer.step(step)?;
-            if driver.inner().stats().latency_ns.len().is_multiple_of(STEPS_PER_UPDATE) {
+            if driver.stats().latency_ns.len().is_multiple_of(STEPS_PER_UPDATE) {
                 progress.say(standing.clone());
             }
             next_step += pace;
             thread::sleep(next_step.saturating_duration_since(Instant::now()));
             Ok(())
         })?;
-        let is_scored = *told == *result.instruction;
-        result.instruction = told.to_string();
+        let is_scored = understood != Some(Instructed::NotUnderstood);
+        if !is_scored {
+            progress.note(&format!("scene {}: nobody can tell whether that was done; on the table are {}", scenario.seed, environment.things()));
+        }
         Ok(Trace { is_scored, ..tracer.finish(result)? })
     }
 
     /// What the live progress says while the episode of `scenario` runs.
     fn standing(&self, scenario: &Scenario) -> String {
         let rate = figures::overall(&figures::success(&scored(&self.traces)));
-        let stats = self.driver.inner().stats();
+        let stats = self.driver.stats();
         format!("{:<10}  {} of {} solved  {:.0} Hz", scenario.family.name(), rate.k, rate.n, stats.rate_hz())
     }
 }
@@ -234,8 +234,7 @@ fn print_outcome(figures: &Figures, traces: &[Trace]) {
     }
     for trace in traces.iter().filter(|trace| !trace.is_scored) {
         let result = &trace.result;
-        let outcome = outcome_text(result.status);
-        println!("\"{}\": not scored, because it is not the task of the scene ({} {}, {} steps, {outcome})", result.instruction, result.family, result.seed, result.steps);
+        println!("\"{}\": not scored, because its words do not fit the scene ({} {}, {} steps)", result.instruction, result.family, result.seed, result.steps);
     }
     println!("{}", measurements(figures));
 }

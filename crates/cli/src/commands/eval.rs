@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use robomamba_policy::{ChunkQueue, Policy};
 use robomamba_runtime::Session;
-use robomamba_sim::{Difficulty, EpisodeResult, Family, Scenario, Split, Tabletop};
+use robomamba_sim::{Difficulty, Environment, EpisodeResult, Family, Scenario, Split, Tabletop};
 use serde::Serialize;
 
 use crate::args::{Execution, Families, Jobs, parse_split};
@@ -186,7 +186,8 @@ impl Worker {
 }
 
 fn play<P: Policy>(environment: &mut Tabletop, policy: &mut P, scenario: &Scenario) -> Result<EpisodeResult> {
-    let result = drive::play(environment, policy, scenario, |_, _| Ok(()));
+    environment.reset(scenario)?;
+    let result = drive::play(environment, policy, |_, _| Ok(()));
     result.with_context(|| format!("{} {}", scenario.family, scenario.seed))
 }
 

@@ -1,7 +1,15 @@
 //! The subcommands, one file each.
 
+mod check;
+mod convert;
+mod demo;
+mod eval;
+mod init;
+mod inspect;
 mod record;
 mod stats;
+#[cfg(feature = "train")]
+mod train;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -11,9 +19,22 @@ pub use record::IS_DEMONSTRATION;
 /// What the binary can do.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Watch a trained policy work on held-out scenes, and get a report
+    Demo(demo::DemoArgs),
+    /// Measure success per task family, for one checkpoint or several side by side
+    Eval(eval::EvalArgs),
+    /// Train a policy on recorded episodes, or continue an interrupted run
+    #[cfg(feature = "train")]
+    Train(train::TrainArgs),
     /// Record, summarise and verify data sets (LeRobotDataset v3.0)
     #[command(subcommand)]
     Data(DataCommand),
+    /// Print what a checkpoint holds and costs
+    Inspect(inspect::InspectArgs),
+    /// Make a checkpoint with random weights
+    Init(init::InitArgs),
+    /// Turn public checkpoints into parts of one of ours
+    Convert(convert::ConvertArgs),
 }
 
 /// What can be done with data sets.
@@ -23,14 +44,24 @@ pub enum DataCommand {
     Record(record::RecordArgs),
     /// Summarise a data set: episodes, outcomes, and the range of every feature
     Stats(stats::StatsArgs),
+    /// Verify a data set to the last pixel
+    Check(check::CheckArgs),
 }
 
 impl Command {
     /// Runs the subcommand to its end.
     pub fn run(self) -> Result<()> {
         match self {
+            Self::Demo(args) => demo::run(args),
+            Self::Eval(args) => eval::run(args),
+            #[cfg(feature = "train")]
+            Self::Train(args) => train::run(args),
             Self::Data(DataCommand::Record(args)) => record::run(args),
             Self::Data(DataCommand::Stats(args)) => stats::run(args),
+            Self::Data(DataCommand::Check(args)) => check::run(args),
+            Self::Inspect(args) => inspect::run(args),
+            Self::Init(args) => init::run(args),
+            Self::Convert(args) => convert::run(args),
         }
     }
 }

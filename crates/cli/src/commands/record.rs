@@ -9,6 +9,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use robomamba_data::{DataError, Dataset, DatasetWriter, EpisodeWriter, Feature, Features, Frame, Value, WriterConfig};
+use robomamba_policy::{ActionChunk, Policy};
+use robomamba_runtime::Session;
 use robomamba_sim::{
     CAMERA, Difficulty, Environment, ExpertFrame, ExpertRollout, FPS, Family, Intent, NoiseConfig, Scenario, Split,
     Tabletop, environment_state_spec, expert_rollout,
@@ -16,6 +18,7 @@ use robomamba_sim::{
 use serde::Serialize;
 
 use crate::args::{Families, Jobs, Span, parse_fraction, parse_split};
+use crate::loaded::Loaded;
 use crate::parallel;
 use crate::progress::Progress;
 use crate::summary::Summary;
@@ -58,6 +61,12 @@ pub struct RecordArgs {
     /// Tasks of an episode of `endurance`
     #[arg(long, value_name = "N", default_value_t = 100)]
     tasks: usize,
+    /// Let this checkpoint drive while the expert labels every state that it gets into (DAgger)
+    #[arg(long, value_name = "DIR")]
+    policy: Option<PathBuf>,
+    /// Share of the stretches of an episode that the policy drives; the expert drives the others
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = parse_fraction, requires = "policy")]
+    policy_share: f64,
     #[command(flatten)]
     jobs: Jobs,
     /// Print the summary as JSON on stdout
@@ -78,16 +87,27 @@ struct Plan {
     subgoals: (usize, usize),
     delay_steps: (usize, usize),
     tasks: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<PolicyPlan>,
+}
+
+/// What drives instead of the expert.
+#[derive(Clone, Debug, Serialize)]
+struct PolicyPlan {
+    /// Lengths and checksums of the checkpoint's files.
+    manifest: serde_json::Value,
+    share: f64,
 }
 
 /// Runs `data record`.
 pub fn run(args: RecordArgs) -> Result<()> {
+    let learner = args.policy.as_deref().map(Loaded::open).transpose()?;
     let plans = plans(&args)?;
     let mut summaries = Vec::new();
     for plan in &plans {
         let folder = args.out.join(plan.family.name());
         let started = Instant::now();
-        record(plan, &folder, &args.jobs).with_context(|| format!("recording `{}`", plan.family))?;
+        record(plan, learner.as_ref(), &folder, &args.jobs).with_context(|| format!("recording `{}`", plan.family))?;
         let summary = Summary::of(&Dataset::open(&folder)?)?;
         eprintln!("{}: {summary}, {:.1} s", folder.display(), started.elapsed().as_secs_f64());
         summaries.push(summary);
@@ -104,6 +124,7 @@ fn plans(args: &RecordArgs) -> Result<Vec<Plan>> {
         return Err(anyhow!("--delay-max must be at least --delay-min ({}), found {}", delay.min, delay.max));
     }
     args.seed.checked_add(args.episodes as u64).with_context(|| format!("--seed {} leaves no room", args.seed))?;
+    let policy = args.policy.as_deref().map(|path| PolicyPlan::new(path, args.policy_share)).transpose()?;
     let plan = |family| Plan {
         family,
         first_seed: args.seed,
@@ -115,39 +136,100 @@ fn plans(args: &RecordArgs) -> Result<Vec<Plan>> {
         subgoals: (args.subgoals.min, args.subgoals.max),
         delay_steps: (delay.min, delay.max),
         tasks: args.tasks,
+        policy: policy.clone(),
     };
     Ok(args.families.list().into_iter().map(plan).collect())
 }
 
+impl PolicyPlan {
+    fn new(path: &Path, share: f64) -> Result<Self> {
+        let file = path.join("manifest.json");
+        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let manifest = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+        Ok(Self { manifest, share })
+    }
+}
+
 /// Records what is missing of the data set in `folder`; one that is complete stays as it is.
-fn record(plan: &Plan, folder: &Path, jobs: &Jobs) -> Result<()> {
+fn record(plan: &Plan, learner: Option<&Loaded>, folder: &Path, jobs: &Jobs) -> Result<()> {
     let writer = match DatasetWriter::create(folder, plan.writer_config()?) {
         Err(DataError::AlreadyComplete { .. }) => return Ok(()),
         writer => writer?,
     };
     let pending = writer.pending();
     let progress = Progress::start(plan.family.name(), pending.len(), "episodes");
-    let work = |environment: &mut Tabletop, i: usize| {
-        let steps = record_episode(plan, environment, writer.episode(pending[i])?)?;
+    let work = |worker: &mut Worker, i: usize| {
+        let steps = worker.record(plan, writer.episode(pending[i])?)?;
         progress.advance(format!("{steps} steps"));
         Ok(())
     };
-    parallel::map(jobs.count(), pending.len(), || plan.environment(), work)?;
+    parallel::map(jobs.count(), pending.len(), || Worker::new(plan, learner), work)?;
     progress.finish();
     Ok(writer.finalize()?)
 }
 
-fn record_episode(plan: &Plan, environment: &mut Tabletop, mut episode: EpisodeWriter) -> Result<usize> {
-    let rollout = plan.rollout(episode.index());
-    let mut outcome = Ok(());
-    let result = expert_rollout(environment, &rollout, |frame| {
-        if outcome.is_ok() {
-            outcome = add_frame(&mut episode, &frame, rollout.scenario.seed);
+/// What one thread needs to record episodes.
+struct Worker {
+    environment: Tabletop,
+    learner: Option<Session>,
+}
+
+impl Worker {
+    fn new(plan: &Plan, learner: Option<&Loaded>) -> Result<Self> {
+        let learner = learner.map(Loaded::worker_session).transpose()?;
+        Ok(Self { environment: plan.environment()?, learner })
+    }
+
+    /// Records one episode and returns its number of control steps.
+    fn record(&mut self, plan: &Plan, mut episode: EpisodeWriter) -> Result<usize> {
+        let rollout = plan.rollout(episode.index());
+        let mut outcome = Ok(());
+        let sink = |frame: ExpertFrame| {
+            if outcome.is_ok() {
+                outcome = add_frame(&mut episode, &frame, rollout.scenario.seed);
+            }
+        };
+        match (&mut self.learner, &plan.policy) {
+            (Some(learner), Some(policy)) => corrected_rollout(&mut self.environment, learner, &rollout.scenario, policy.share, sink)?,
+            _ => expert_rollout(&mut self.environment, &rollout, sink).map(drop)?,
         }
-    })?;
-    outcome?;
-    episode.save()?;
-    Ok(result.steps)
+        outcome?;
+        episode.save()?;
+        Ok(self.environment.steps())
+    }
+}
+
+/// Control steps after which it is decided anew who drives.
+const STRETCH_STEPS: usize = 20;
+
+/// Lets `learner` drive in a `share` of the stretches and the expert in the others; the expert labels every state
+/// (DAgger, Ross et al. 2011, arXiv 1011.0686). The learner sees every step, so that its state is always its own.
+fn corrected_rollout(
+    environment: &mut Tabletop,
+    learner: &mut Session,
+    scenario: &Scenario,
+    share: f64,
+    mut sink: impl FnMut(ExpertFrame),
+) -> Result<()> {
+    environment.reset(scenario)?;
+    learner.reset();
+    let mut chunk = ActionChunk::default();
+    let mut observation = environment.observe().clone();
+    while !environment.outcome().done() {
+        let stretch = (environment.steps() / STRETCH_STEPS) as u64;
+        let learner_drives = unit(draw(scenario.seed ^ stretch << 40, Draw::Driver)) < share;
+        learner.act(&observation, &mut chunk)?;
+        let label = environment.expert_action();
+        let environment_state = environment.environment_state();
+        let executed = match chunk.action(0) {
+            Some(&[dx, dy, grip]) if learner_drives => [dx, dy, grip].map(|value| value.clamp(-1.0, 1.0)),
+            _ => label,
+        };
+        let outcome = environment.step(&executed)?;
+        sink(ExpertFrame { observation: &observation, environment_state, label, executed, outcome, is_demonstration: true });
+        observation.clone_from(environment.observe());
+    }
+    Ok(())
 }
 
 fn add_frame(episode: &mut EpisodeWriter, frame: &ExpertFrame, seed: u64) -> Result<(), DataError> {
@@ -226,6 +308,7 @@ enum Draw {
     Blunder = 1,
     Subgoals,
     Delay,
+    Driver,
 }
 
 /// 64 random bits that depend on the episode's seed and the purpose only (SplitMix64, Steele et al. 2014).
