@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::{ArrayRef, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::atomic::sync_parent;
 use crate::column::{Column, Values};
@@ -15,7 +15,7 @@ use crate::episodes::{self, EpisodeMeta, EpisodeRow};
 use crate::features::{DType, Feature, Features};
 use crate::info::Info;
 use crate::layout::{self, FileId};
-use crate::parquet_file::properties;
+use crate::parquet_file::{properties, with_metadata};
 use crate::recording::Recording;
 use crate::shard::{Shard, column_stats, constant, counting};
 use crate::stats::Stats;
@@ -168,9 +168,9 @@ impl<'a> DataFiles<'a> {
         let folder = path.parent().unwrap_or(self.root);
         fs::create_dir_all(folder).map_err(DataError::write(folder))?;
         let file = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(DataError::write(&path))?);
+        let schema = with_metadata(&episode.schema(), "huggingface", &self.huggingface);
         let options = properties(self.images.iter().map(String::as_str));
-        let mut writer =
-            ArrowWriter::try_new(file, episode.schema(), Some(options)).map_err(DataError::parquet_write(&path))?;
+        let mut writer = ArrowWriter::try_new(file, schema, Some(options)).map_err(DataError::parquet_write(&path))?;
         writer.append_key_value_metadata(KeyValue::new("huggingface".into(), self.huggingface.clone()));
         Ok((path, writer))
     }
@@ -185,15 +185,15 @@ impl<'a> DataFiles<'a> {
 
 /// Types of the columns for the Hugging Face `datasets` library (upstream: `get_hf_features_from_features`).
 fn huggingface_metadata(features: &Features) -> String {
-    let mut map = Map::new();
-    for (name, feature) in features.iter() {
+    let entries = features.iter().map(|(name, feature)| {
         let value = json!({"dtype": feature.dtype.to_string(), "_type": "Value"});
         let of_feature = match (&feature.dtype, feature.dim()) {
             (DType::Image, _) => json!({"_type": "Image"}),
             (_, 1) => value,
             (_, dim) => json!({"feature": value, "length": dim, "_type": "List"}),
         };
-        map.insert(name.into(), of_feature);
-    }
-    json!({"info": {"features": Value::Object(map)}}).to_string()
+        // Joined by hand, since the order of the columns matters and a JSON map would sort them.
+        format!("{}: {of_feature}", json!(name))
+    });
+    format!(r#"{{"info": {{"features": {{{}}}}}}}"#, entries.collect::<Vec<_>>().join(", "))
 }

@@ -147,7 +147,7 @@ fn row_stats(batch: &RecordBatch, row: usize, features: &Features) -> Stats {
         let mut map = Map::new();
         for stat in ["min", "max", "mean", "std", "count"].into_iter().chain(QUANTILES.map(|(name, _)| name)) {
             let Some(array) = batch.column_by_name(&format!("stats/{name}/{stat}")) else { continue };
-            // A row is a list of as many values as the feature has; through `slice` it is a column with one row.
+            // Cameras have `[channels, 1, 1]`; only whether there is nesting matters for reading them back.
             let nested = matches!(array.data_type(), DataType::List(field) if field.data_type().is_nested());
             let values = list_values(array, row)?;
             map.insert(stat.into(), if nested { json!([values]) } else { json!(values) });

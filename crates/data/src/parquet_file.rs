@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
@@ -169,4 +171,12 @@ pub(crate) fn properties<'a>(opaque: impl Iterator<Item = &'a str>) -> WriterPro
         builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
     }
     builder.build()
+}
+
+/// The schema with one more entry in its own metadata: Arrow's readers (pandas, Hugging Face `datasets`) look there, and
+/// not at the file's key-value metadata, when a file carries an Arrow schema.
+pub(crate) fn with_metadata(schema: &Schema, key: &str, value: &str) -> SchemaRef {
+    let mut metadata = schema.metadata().clone();
+    metadata.insert(key, value);
+    Arc::new(schema.clone().with_metadata(metadata))
 }

@@ -9,7 +9,7 @@ use parquet::file::metadata::KeyValue;
 
 use crate::atomic::write_file;
 use crate::column::{Mismatch, Values};
-use crate::parquet_file::{ParquetFile, properties};
+use crate::parquet_file::{ParquetFile, properties, with_metadata};
 use crate::{DataError, Result, layout};
 
 /// Instructions by `task_index`.
@@ -69,7 +69,8 @@ impl Tasks {
         let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true)))
             .map_err(|error| DataError::parquet(&path)(error.into()))?;
         write_file(&path, |file| {
-            let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties([].into_iter())))
+            let schema = with_metadata(&batch.schema(), "pandas", PANDAS);
+            let mut writer = ArrowWriter::try_new(file, schema, Some(properties([].into_iter())))
                 .map_err(DataError::parquet_write(&path))?;
             writer.append_key_value_metadata(KeyValue::new("pandas".into(), PANDAS.to_string()));
             writer.write(&batch).map_err(DataError::parquet_write(&path))?;
