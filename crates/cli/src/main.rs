@@ -14,6 +14,7 @@ mod interval;
 mod loaded;
 mod machine;
 mod mcap_log;
+mod output;
 mod parallel;
 mod progress;
 mod report;

@@ -7,6 +7,7 @@ use clap::Args;
 use robomamba_data::{Dataset, check};
 
 use crate::progress::Progress;
+use crate::output;
 
 /// Options of `data check`.
 #[derive(Args)]
@@ -25,9 +26,9 @@ pub fn run(args: CheckArgs) -> Result<()> {
     let report = check(&args.dir, &|| progress.advance(""));
     progress.finish();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        output::print(serde_json::to_string_pretty(&report)?)?;
     } else {
-        println!("{}: {report}", args.dir.display());
+        output::print(format!("{}: {report}", args.dir.display()))?;
     }
     if !report.is_ok() {
         bail!("{} is damaged; see the findings above", args.dir.display());

@@ -7,6 +7,8 @@ use clap::{Args, ValueEnum};
 use robomamba_model::{Dtype, Preset, Summary, convert};
 use robomamba_sim::{Environment, Tabletop};
 
+use crate::output;
+
 /// Options of `convert`.
 #[derive(Args)]
 pub struct ConvertArgs {
@@ -53,7 +55,7 @@ pub fn run(args: ConvertArgs) -> Result<()> {
     };
     let parts = parts.collect::<Result<Vec<_>>>()?;
     for part in &parts {
-        println!("{}: {}, {} tensors left out", part.source.display(), part.part.name(), part.dropped.len());
+        output::print(format!("{}: {}, {} tensors left out", part.source.display(), part.part.name(), part.dropped.len()))?;
     }
     let robot = |side: usize| Ok::<_, anyhow::Error>(Tabletop::new(side, side)?.features().clone());
     let mut base = args.preset.config(robot(args.image_size.unwrap_or(96))?);
@@ -67,6 +69,6 @@ pub fn run(args: ConvertArgs) -> Result<()> {
         Precision::Bf16 => Dtype::Bf16,
     };
     convert::merge(base, parts, args.seed)?.save(&args.to, dtype)?;
-    println!("{}\n{}", args.to.display(), Summary::load(&args.to)?);
+    output::print(format!("{}\n{}", args.to.display(), Summary::load(&args.to)?))?;
     Ok(())
 }

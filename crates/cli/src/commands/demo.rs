@@ -22,6 +22,7 @@ use crate::report::{self, Report};
 use crate::run_folder::{RunFolder, write_atomically};
 use crate::table::Table;
 use crate::trace::{Trace, Tracer};
+use crate::output;
 
 /// Families of the shipped checkpoint.
 const FAMILIES: [Family; 5] = [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember];
@@ -93,8 +94,8 @@ pub fn run(args: DemoArgs) -> Result<()> {
     if let Some(path) = &args.json {
         write_atomically(path, json.as_bytes())?;
     }
-    print_outcome(&figures, &traces);
-    println!("report: {}", folder.commit()?.join("report.html").display());
+    print_outcome(&figures, &traces)?;
+    output::print(format!("report: {}", folder.commit()?.join("report.html").display()))?;
     Ok(())
 }
 
@@ -221,7 +222,7 @@ fn measure(loaded: &Loaded, traces: &[Trace], stats: &DeadlineStats, state_bytes
     }
 }
 
-fn print_outcome(figures: &Figures, traces: &[Trace]) {
+fn print_outcome(figures: &Figures, traces: &[Trace]) -> Result<()> {
     let mut table = Table::new(["family", "episodes", "solved", "rate [95 % interval]", "mean steps"]);
     for (family, rate) in &figures.success {
         let steps = format!("{:.0}", figures.mean_steps.get(family).copied().unwrap_or(0.0));
@@ -230,13 +231,13 @@ fn print_outcome(figures: &Figures, traces: &[Trace]) {
     let all = figures::overall(&figures.success);
     table.row(["all".into(), all.n.to_string(), all.k.to_string(), all.to_string(), String::new()]);
     if all.n > 0 {
-        println!("{table}");
+        output::print(&table)?;
     }
     for trace in traces.iter().filter(|trace| !trace.is_scored) {
         let result = &trace.result;
-        println!("\"{}\": not scored, because its words do not fit the scene ({} {}, {} steps)", result.instruction, result.family, result.seed, result.steps);
+        output::print(format!("\"{}\": not scored, because its words do not fit the scene ({} {}, {} steps)", result.instruction, result.family, result.seed, result.steps))?;
     }
-    println!("{}", measurements(figures));
+    output::print(measurements(figures))
 }
 
 fn measurements(figures: &Figures) -> Table {

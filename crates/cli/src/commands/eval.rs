@@ -21,6 +21,7 @@ use crate::parallel;
 use crate::progress::Progress;
 use crate::run_folder::write_atomically;
 use crate::table::Table;
+use crate::output;
 
 /// Options of `eval`.
 #[derive(Args)]
@@ -96,7 +97,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let paths = if args.checkpoints.is_empty() { vec![loaded::find(None)?] } else { args.checkpoints.clone() };
     let checkpoints = paths.iter().map(|path| Loaded::open(path)).collect::<Result<Vec<_>>>()?;
     let scores = checkpoints.iter().map(|loaded| score(loaded, &scenarios, &args)).collect::<Result<Vec<_>>>()?;
-    println!("{}", table(&scores));
+    output::print(table(&scores))?;
     if let Some(path) = &args.json {
         let evaluation = Evaluation {
             split: args.split,

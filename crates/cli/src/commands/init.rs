@@ -7,6 +7,8 @@ use clap::{Args, ValueEnum};
 use robomamba_model::{BackboneConfig, Checkpoint, Dtype, Preset, Summary, TextTokenizer};
 use robomamba_sim::{Environment, Tabletop, instruction_corpus};
 
+use crate::output;
+
 /// Options of `init`.
 #[derive(Args)]
 pub struct InitArgs {
@@ -46,6 +48,6 @@ pub fn run(args: InitArgs) -> Result<()> {
     let tokenizer = TextTokenizer::train(text, config.text.vocab_size).or_else(|_| TextTokenizer::characters())?;
     config.text.vocab_size = config.text.vocab_size.max(tokenizer.vocab_size());
     Checkpoint::random(config, tokenizer, args.seed)?.save(&args.to, Dtype::F32)?;
-    println!("{}: random weights\n{}", args.to.display(), Summary::load(&args.to)?);
+    output::print(format!("{}: random weights\n{}", args.to.display(), Summary::load(&args.to)?))?;
     Ok(())
 }

@@ -7,6 +7,8 @@ use clap::Args;
 use robomamba_model::{Dtype, Preset, Summary};
 use robomamba_sim::{Environment, Tabletop};
 
+use crate::output;
+
 /// Options of `inspect`.
 #[derive(Args)]
 pub struct InspectArgs {
@@ -28,11 +30,11 @@ pub struct InspectArgs {
 pub fn run(args: InspectArgs) -> Result<()> {
     let summary = summary(&args)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        output::print(serde_json::to_string_pretty(&summary)?)?;
     } else if args.tensors {
-        println!("{summary:#}");
+        output::print(format!("{summary:#}"))?;
     } else {
-        println!("{summary}");
+        output::print(&summary)?;
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use crate::loaded::Loaded;
 use crate::parallel;
 use crate::progress::Progress;
 use crate::summary::Summary;
+use crate::output;
 
 /// Options of `data record`.
 #[derive(Args)]
@@ -113,7 +114,7 @@ pub fn run(args: RecordArgs) -> Result<()> {
         summaries.push(summary);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&summaries)?);
+        output::print(serde_json::to_string_pretty(&summaries)?)?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::summary::Summary;
 use crate::table::Table;
+use crate::output;
 
 /// Options of `data stats`.
 #[derive(Args)]
@@ -26,10 +27,10 @@ pub fn run(args: StatsArgs) -> Result<()> {
     let summary = Summary::of(&dataset)?;
     if args.json {
         let features: serde_json::Map<_, _> = dataset.stats().iter().map(|(name, stats)| (name.into(), json(stats))).collect();
-        println!("{}", serde_json::to_string_pretty(&json!({ "summary": summary, "features": features }))?);
+        output::print(serde_json::to_string_pretty(&json!({ "summary": summary, "features": features }))?)?;
         return Ok(());
     }
-    println!("{}: {summary}, {} Hz\n\n{}", args.dir.display(), dataset.fps(), table(&dataset));
+    output::print(format!("{}: {summary}, {} Hz\n\n{}", args.dir.display(), dataset.fps(), table(&dataset)))?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use robomamba_train::{Progress, RunOptions, TrainConfig, run as train};
 use toml::{Table, Value};
 
 use crate::interrupt;
+use crate::output;
 
 /// Options of `train`.
 #[derive(Args)]
@@ -38,7 +39,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let options = RunOptions { max_minutes: args.max_minutes, stop: interrupt::flag(), progress };
     let summary = train(&config, &options)?;
     let state = if summary.finished { "finished" } else { "stopped; the same command continues" };
-    println!("{state} at step {}: {}", summary.step, summary.checkpoint.display());
+    output::print(format!("{state} at step {}: {}", summary.step, summary.checkpoint.display()))?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ mod svg;
 
 use std::fmt::{Display, Write};
 
-use crate::figures::{Figures, overall};
+use crate::figures::{Figures, StateBytes, overall};
 use crate::film::Still;
 use crate::machine::Utc;
 use crate::trace::{Trace, outcome_text};
@@ -56,23 +56,26 @@ fn heading(report: &Report) -> String {
 
 fn tiles(figures: &Figures) -> String {
     let latency = figures.latency_ms;
-    let memory = figures.peak_rss_mb.map_or("n/a".into(), |mb| format!("{mb:.0} <small>MB</small>"));
+    let rate = overall(&figures.success);
+    let (low, high) = rate.wilson();
     let tiles = [
-        ("Success", overall(&figures.success).to_string().replacen(" [", " <small>[", 1) + "</small>"),
-        ("Latency p50, p99", format!("{:.2}, {:.2} <small>ms</small>", latency.p50, latency.p99)),
-        ("Control rate", format!("{:.0} <small>Hz</small>", figures.control_rate_hz)),
-        ("Deadline misses", format!("{} <small>of {} steps</small>", figures.deadline_misses, figures.steps)),
-        ("State, first and last step", state(figures)),
-        ("Peak memory", memory),
+        ("Success", format!("{:.0} %", 100.0 * rate.fraction()), format!("95 % interval {:.0} to {:.0} %", 100.0 * low, 100.0 * high)),
+        ("Control latency", format!("{:.2} ms", latency.p50), format!("p95 {:.2}, p99 {:.2} ms", latency.p95, latency.p99)),
+        ("Control rate", format!("{:.0} Hz", figures.control_rate_hz), format!("whole loop {:.0} Hz", figures.loop_rate_hz)),
+        ("Deadline misses", figures.deadline_misses.to_string(), format!("of {} steps at 30 Hz", figures.steps)),
+        state_tile(figures.state_bytes),
+        ("Peak memory", figures.peak_rss_mb.map_or("n/a".into(), |mb| format!("{mb:.0} MB")), "whole process".into()),
     ];
-    let tile = |(name, value): &(&str, String)| format!("<div class=\"tile\"><span>{name}</span><b>{value}</b></div>");
+    let tile = |(name, value, note): &(&str, String, String)| {
+        format!("<div class=\"tile\"><span>{name}</span><b>{value}</b><span>{note}</span></div>")
+    };
     format!("<div class=\"tiles\">{}</div>\n", tiles.iter().map(tile).collect::<String>())
 }
 
-fn state(figures: &Figures) -> String {
-    let kib = |bytes: usize| bytes as f64 / 1024.0;
-    let (first, last) = (kib(figures.state_bytes.first), kib(figures.state_bytes.last));
-    format!("{first:.1}, {last:.1} <small>KiB</small>")
+fn state_tile(bytes: StateBytes) -> (&'static str, String, String) {
+    let kib = |bytes: usize| format!("{:.0} KiB", bytes as f64 / 1024.0);
+    let note = if bytes.first == bytes.last { "at the first and last step".into() } else { format!("at the end; {} at first", kib(bytes.first)) };
+    ("State", kib(bytes.last), note)
 }
 
 fn families(report: &Report) -> String {

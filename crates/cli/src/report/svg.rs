@@ -45,11 +45,11 @@ impl Frame {
 
 /// Latencies in milliseconds over a logarithmic axis, with the deadline.
 pub fn latency_histogram(latencies_ms: &[f64], deadline_ms: f64) -> String {
-    let frame = Frame { left: 10.0, top: 22.0, width: 700.0, height: 150.0 };
+    let frame = Frame { left: 10.0, top: 22.0, width: 480.0, height: 120.0 };
     let axis = LogAxis::covering(latencies_ms, deadline_ms);
     let bins = axis.count(latencies_ms);
     let most = bins.iter().copied().max().unwrap_or(0).max(1) as f64;
-    let mut svg = r#"<svg class="chart" viewBox="0 0 720 205" role="img" aria-label="histogram of the control latency">"#.to_string();
+    let mut svg = r#"<svg class="chart histogram" viewBox="0 0 500 168" role="img" aria-label="histogram of the control latency">"#.to_string();
     let step = frame.width / bins.len() as f64;
     for (i, &count) in bins.iter().enumerate().filter(|&(_, &count)| count > 0) {
         // A single slow step must stay visible beside thousands of fast ones.
@@ -75,7 +75,7 @@ struct LogAxis {
 }
 
 impl LogAxis {
-    const BINS: usize = 70;
+    const BINS: usize = 60;
 
     /// From a tick below everything to one above everything.
     fn covering(values: &[f64], deadline: f64) -> Self {
