@@ -8,7 +8,7 @@ use robomamba_model::ModelConfig;
 
 use super::policy::{Frames, Texts};
 use super::{layer_norm, linear, mlp};
-use crate::ops::attention::{Visible, attention};
+use crate::ops::attention::attention;
 use crate::ops::rows::{KeyLayout, gather, join_keys, shifted_queries};
 use crate::ops::{self};
 use crate::parameters::Scope;
@@ -37,7 +37,7 @@ pub(crate) fn forward(
         head_dim: d / connector.num_attention_heads,
     };
     let n_seen = layout.n_key() - layout.n_word;
-    let visible = Visible::Lengths(frames.instruction.iter().map(|&i| n_seen + texts.lengths[i]).collect());
+    let n_visible: Arc<[usize]> = frames.instruction.iter().map(|&i| n_seen + texts.lengths[i]).collect();
 
     let seen = linear(scope, "vision_proj", patches);
     let said = linear(scope, "text_proj", words);
@@ -53,7 +53,7 @@ pub(crate) fn forward(
         let attn = layer.under("attn");
         let q = linear(&attn, "q_proj", &layer_norm(&layer, "norm_q", &x, eps));
         let [k, v] = ["k_proj", "v_proj"].map(|p| linear(&attn, p, &kv));
-        let attended = attention(shape, visible.clone(), [&q, &k, &v].map(ops::input));
+        let attended = attention(shape, Arc::clone(&n_visible), [&q, &k, &v].map(ops::input));
         x = x + linear(&attn, "out_proj", &attended);
         let branch = mlp(&layer, ["mlp.fc1", "mlp.fc2"], &layer_norm(&layer, "norm_mlp", &x, eps));
         x = x + branch;

@@ -1,5 +1,7 @@
 //! The Mamba trunk: `x + mixer(RMSNorm(x))` per block, names of state-spaces/mamba.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use robomamba_model::MambaConfig;
 
@@ -8,37 +10,38 @@ use crate::ops::mixer::{BlockState, MixerShape, mixer};
 use crate::ops::{self};
 use crate::parameters::Scope;
 
-/// The state of every block, carried from one segment of an episode to the next.
-pub(crate) type Carried = Vec<BlockState>;
+/// The state of one sequence: one entry per block.
+pub(crate) type SequenceState = Vec<BlockState>;
 
-/// Runs `x` `[batch * seq_len, d_model]` through the trunk from `initial` (zeros when absent).
+/// Runs `x` `[rows, d_model]`, sequences of `lengths` one after the other, through the trunk. `initial` holds
+/// the state of each sequence before its first step, zeros where it is absent; returned are those after the
+/// last.
 pub(crate) fn forward(
     config: &MambaConfig,
     scope: &Scope,
-    batch: usize,
+    lengths: &Arc<[usize]>,
     mut x: Tensor<2>,
-    initial: Option<Carried>,
-) -> (Tensor<2>, Carried) {
+    initial: &[Option<SequenceState>],
+) -> (Tensor<2>, Vec<SequenceState>) {
     let shape = MixerShape {
-        batch,
-        seq_len: x.dims()[0] / batch,
+        lengths: Arc::clone(lengths),
         d_inner: config.d_inner(),
         d_state: config.d_state,
         d_conv: config.d_conv,
         dt_rank: config.dt_rank,
     };
-    let mut last = Vec::with_capacity(config.n_layer);
-    let mut initial = initial.map(Vec::into_iter);
+    let names = ["conv1d.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log", "D"];
+    let mut last: Vec<SequenceState> = vec![Vec::with_capacity(config.n_layer); lengths.len()];
     for i in 0..config.n_layer {
         let layer = scope.under(&format!("layers.{i}"));
-        let names =
-            ["conv1d.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log", "D"];
         let block = layer.under("mixer");
         let xz = linear_unbiased(&block, "in_proj", &rms_norm(&layer, "norm", &x, config.rms_norm_eps));
-        let before = initial.as_mut().and_then(Iterator::next);
-        let (y, after) = mixer(shape, before, ops::input(&xz), names.map(|name| block.input(name)));
+        let before = |j: usize| initial.get(j).and_then(|state| state.as_ref()).map(|state| state[i].clone());
+        let before = (0..lengths.len()).map(|j| before(j).unwrap_or_else(|| shape.zero_state())).collect();
+        let parameters = names.map(|name| block.input(name));
+        let (y, after) = mixer(shape.clone(), before, ops::input(&xz), parameters);
         x = x + linear_unbiased(&block, "out_proj", &y);
-        last.push(after);
+        last.iter_mut().zip(after).for_each(|(state, block)| state.push(block));
     }
     (rms_norm(scope, "norm_f", &x, config.rms_norm_eps), last)
 }

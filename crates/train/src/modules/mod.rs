@@ -29,8 +29,8 @@ use robomamba_kernels::activation::Activation;
 use crate::ops;
 use crate::parameters::Scope;
 
-pub(crate) use mamba::Carried;
-pub(crate) use policy::{Batch, Episodes, Frames, Outputs, PolicyModel, Texts};
+pub(crate) use mamba::SequenceState;
+pub(crate) use policy::{Batch, Episodes, Frames, PolicyModel, Texts};
 
 /// The kernel of an activation of the model crate.
 pub(crate) fn activation(activation: robomamba_model::Activation) -> Activation {

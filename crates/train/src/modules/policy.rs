@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use robomamba_model::{BackboneConfig, ModelConfig};
 
-use super::{Carried, connector, heads, linear, mamba, text, transformer, vision};
+use super::{SequenceState, connector, heads, linear, mamba, text, transformer, vision};
 use crate::ops::encoder::VisionEncoder;
 use crate::ops::rows::gather;
 use crate::ops::{self};
@@ -31,14 +31,14 @@ pub(crate) struct Texts {
     pub n_word: usize,
 }
 
-/// Steps of several episodes (or segments of them), padded to a common length at the end.
+/// Steps of several episodes (or segments of them), one after the other without padding: a row is a step.
 #[derive(Clone, Debug)]
 pub(crate) struct Episodes {
-    /// Number of episodes.
-    pub batch: usize,
-    /// Frame of each step, `[batch * seq_len]`.
+    /// Steps of each episode, at least one.
+    pub lengths: Arc<[usize]>,
+    /// Frame of each step, `[rows]`.
     pub frame: Arc<[usize]>,
-    /// Normalised `observation.state`, `[batch * seq_len, state_dim]`.
+    /// Normalised `observation.state`, `[rows, state_dim]`.
     pub state: Vec<f32>,
 }
 
@@ -53,10 +53,9 @@ pub(crate) struct Batch {
     pub episodes: Episodes,
 }
 
-/// What the model says at each step; rows are `[batch * seq_len]`.
+/// What the model says at each step, a row each.
 pub(crate) struct Outputs {
     /// Output of the trunk, `[rows, d_model]`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests compare it"))]
     pub hidden: Tensor<2>,
     /// Normalised action chunks, `[rows, chunk_size * action_dim]`.
     pub actions: Tensor<2>,
@@ -65,7 +64,7 @@ pub(crate) struct Outputs {
     /// Normalised `observation.environment_state`, if the model has an auxiliary head.
     pub auxiliary: Option<Tensor<2>>,
     /// State after the last step of each episode; empty for the Transformer.
-    pub last: Carried,
+    pub last: Vec<SequenceState>,
 }
 
 /// The differentiable model; its parameters come with every call.
@@ -82,15 +81,15 @@ impl PolicyModel {
         Self { config: config.clone(), vision: vision::encoder(config, lanes), n_auxiliary }
     }
 
-    /// Runs a batch from the states `initial` (zeros when absent).
-    pub(crate) fn forward(&self, leaves: &Leaves, batch: Batch, initial: Option<Carried>) -> Outputs {
+    /// Runs a batch, each episode from its state in `initial` (zeros where absent).
+    pub(crate) fn forward(&self, leaves: &Leaves, batch: Batch, initial: &[Option<SequenceState>]) -> Outputs {
         let config = &self.config;
         let tokens = self.tokens(leaves, &batch);
         let trunk = leaves.under("backbone");
         let (hidden, last) = match &config.backbone {
-            BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, batch.episodes.batch, tokens, initial),
+            BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, &batch.episodes.lengths, tokens, initial),
             BackboneConfig::Transformer(transformer) => {
-                (transformer::forward(transformer, &trunk, batch.episodes.batch, tokens), Vec::new())
+                (transformer::forward(transformer, &trunk, &batch.episodes.lengths, tokens), Vec::new())
             }
         };
         Outputs {
@@ -102,7 +101,7 @@ impl PolicyModel {
         }
     }
 
-    /// The token of every step, `[batch * seq_len, d_model]`.
+    /// The token of every step, `[rows, d_model]`.
     fn tokens(&self, leaves: &Leaves, batch: &Batch) -> Tensor<2> {
         let config = &self.config;
         let patch_dim = config.vision.patch_dim();

@@ -8,7 +8,7 @@ use robomamba_model::TextConfig;
 
 use super::policy::Texts;
 use super::{layer_norm, linear, mlp};
-use crate::ops::attention::{Visible, attention};
+use crate::ops::attention::attention;
 use crate::ops::{self, rows::gather};
 use crate::parameters::Scope;
 
@@ -21,12 +21,11 @@ pub(crate) fn forward(config: &TextConfig, scope: &Scope, texts: &Texts) -> Tens
         n_head: config.num_attention_heads,
         head_dim: config.hidden_size / config.num_attention_heads,
     };
-    let visible = Visible::Lengths(Arc::clone(&texts.lengths));
     let mut x = embed(config, &scope.under("embeddings"), texts);
     for i in 0..config.num_hidden_layers {
         let layer = scope.under(&format!("encoder.layer.{i}"));
         let [q, k, v] = ["query", "key", "value"].map(|p| linear(&layer.under("attention.self"), p, &x));
-        let attended = attention(shape, visible.clone(), [&q, &k, &v].map(ops::input));
+        let attended = attention(shape, Arc::clone(&texts.lengths), [&q, &k, &v].map(ops::input));
         let branch = linear(&layer, "attention.output.dense", &attended);
         x = layer_norm(&layer, "attention.output.LayerNorm", &(x + branch), config.layer_norm_eps);
         let branch = mlp(&layer, ["intermediate.dense", "output.dense"], &x);

@@ -2,29 +2,32 @@
 //!
 //! A segment sees itself only; keys of an earlier segment of the same episode are not carried over.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
-use robomamba_kernels::attention::AttentionShape;
 use robomamba_model::TransformerConfig;
 
 use super::{linear_unbiased, rms_norm};
-use crate::ops::attention::{Visible, attention, rotate};
+use crate::ops::attention::{Heads, causal_attention, rotate};
 use crate::ops::{self, pointwise::gated};
 use crate::parameters::Scope;
 
-/// Runs `x` `[batch * seq_len, d_model]` through the trunk.
-pub(crate) fn forward(config: &TransformerConfig, scope: &Scope, batch: usize, mut x: Tensor<2>) -> Tensor<2> {
-    let (seq_len, width) = (x.dims()[0] / batch, config.d_model);
-    let head_dim = width / config.num_attention_heads;
-    let shape =
-        AttentionShape { batch, n_query: seq_len, n_key: seq_len, n_head: config.num_attention_heads, head_dim };
+/// Runs `x` `[rows, d_model]`, sequences of `lengths` one after the other, through the trunk.
+pub(crate) fn forward(
+    config: &TransformerConfig,
+    scope: &Scope,
+    lengths: &Arc<[usize]>,
+    mut x: Tensor<2>,
+) -> Tensor<2> {
+    let heads = Heads { count: config.num_attention_heads, dim: config.d_model / config.num_attention_heads };
     let eps = config.rms_norm_eps;
     for i in 0..config.n_layer {
         let layer = scope.under(&format!("layers.{i}"));
         let attn = layer.under("self_attn");
         let normed = rms_norm(&layer, "input_layernorm", &x, eps);
         let [q, k, v] = ["q_proj", "k_proj", "v_proj"].map(|p| linear_unbiased(&attn, p, &normed));
-        let [q, k] = [q, k].map(|x| rotate(ops::input(&x), seq_len, head_dim, width, config.rope_theta));
-        let attended = attention(shape, Visible::Causal, [&q, &k, &v].map(ops::input));
+        let [q, k] = [q, k].map(|x| rotate(ops::input(&x), lengths, heads, config.rope_theta));
+        let attended = causal_attention(lengths, heads, [&q, &k, &v].map(ops::input));
         x = x + linear_unbiased(&attn, "o_proj", &attended);
         let normed = rms_norm(&layer, "post_attention_layernorm", &x, eps);
         let [gate, up] = ["mlp.gate_proj", "mlp.up_proj"].map(|p| linear_unbiased(&layer, p, &normed));

@@ -10,46 +10,65 @@ use robomamba_kernels::{Rows, RowsMut};
 
 use super::{Forward, FusedOp, Input, apply, kernels};
 
-/// Which keys a query sees; the owned twin of [`Mask`].
-#[derive(Clone, Debug)]
-pub(crate) enum Visible {
-    /// The first so many keys of each sequence.
-    Lengths(Arc<[usize]>),
-    /// Those up to its own position.
-    Causal,
+/// Heads side by side in a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heads {
+    /// Number of heads.
+    pub count: usize,
+    /// Width of one.
+    pub dim: usize,
 }
 
-impl Visible {
-    fn mask(&self) -> Mask<'_> {
-        match self {
-            Self::Lengths(lengths) => Mask::KeyLengths(lengths),
-            Self::Causal => Mask::Causal,
-        }
+impl Heads {
+    /// Width of a row.
+    fn width(self) -> usize {
+        self.count * self.dim
     }
 }
 
-/// `softmax(q k^T / sqrt(head_dim)) v`: `q` `[batch * n_query, width]`, `k` and `v` `[batch * n_key, width]`.
-pub(crate) fn attention(shape: AttentionShape, visible: Visible, [q, k, v]: [Input; 3]) -> Tensor<2> {
-    apply(Attention { shape, visible }, [q, k, v])
+/// `softmax(q k^T / sqrt(head_dim)) v` for every sequence of a batch: `q` `[batch * n_query, width]`, `k` and
+/// `v` `[batch * n_key, width]`; sequence `i` sees its first `lengths[i]` keys.
+pub(crate) fn attention(shape: AttentionShape, lengths: Arc<[usize]>, [q, k, v]: [Input; 3]) -> Tensor<2> {
+    apply(Attention { heads: Heads { count: shape.n_head, dim: shape.head_dim }, kind: Kind::Padded { shape, lengths } }, [q, k, v])
+}
+
+/// Causal self-attention in sequences of `lengths` that lie one after the other in the rows of `q`, `k` and
+/// `v` `[rows, width]`.
+pub(crate) fn causal_attention(lengths: &Arc<[usize]>, heads: Heads, [q, k, v]: [Input; 3]) -> Tensor<2> {
+    apply(Attention { heads, kind: Kind::Causal { lengths: Arc::clone(lengths) } }, [q, k, v])
 }
 
 #[derive(Clone, Debug)]
 struct Attention {
-    shape: AttentionShape,
-    visible: Visible,
+    heads: Heads,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Padded { shape: AttentionShape, lengths: Arc<[usize]> },
+    Causal { lengths: Arc<[usize]> },
 }
 
 impl Attention {
-    fn input<'a>(&'a self, [q, k, v]: [&'a [f32]; 3]) -> AttentionInput<'a> {
-        let width = self.shape.width();
-        AttentionInput {
-            shape: self.shape,
-            q: Rows::new(q, width),
-            k: Rows::new(k, width),
-            v: Rows::new(v, width),
-            scale: (self.shape.head_dim as f32).sqrt().recip(),
-            mask: self.visible.mask(),
+    /// The kernel calls that make up the operation: shape, mask, first row of the queries and of the keys.
+    fn calls(&self) -> Vec<(AttentionShape, Mask<'_>, usize)> {
+        match &self.kind {
+            Kind::Padded { shape, lengths } => vec![(*shape, Mask::KeyLengths(lengths), 0)],
+            Kind::Causal { lengths } => spans(lengths)
+                .map(|(start, len)| {
+                    let Heads { count: n_head, dim: head_dim } = self.heads;
+                    let shape = AttentionShape { batch: 1, n_query: len, n_key: len, n_head, head_dim };
+                    (shape, Mask::Causal, start)
+                })
+                .collect(),
         }
+    }
+
+    fn input<'a>(&self, (shape, mask, start): (AttentionShape, Mask<'a>, usize), inputs: [&'a [f32]; 3]) -> AttentionInput<'a> {
+        let width = self.heads.width();
+        let [q, k, v] = inputs.map(|input| Rows::new(&input[start * width..], width));
+        AttentionInput { shape, q, k, v, scale: (self.heads.dim as f32).sqrt().recip(), mask }
     }
 }
 
@@ -57,56 +76,66 @@ impl FusedOp<3, 2> for Attention {
     type Saved = ();
 
     fn forward(&self, inputs: [&[f32]; 3]) -> Forward<2, ()> {
-        let width = self.shape.width();
+        let width = self.heads.width();
         let mut output = vec![0.0; inputs[0].len()];
         let mut scratch = AttentionScratch::default();
-        kernel::forward(kernels(), &self.input(inputs), RowsMut::new(&mut output, width), &mut scratch)
-            .expect("the callers pass matching shapes");
-        Forward { output, shape: [self.shape.batch * self.shape.n_query, width], saved: () }
+        for call in self.calls() {
+            let out = RowsMut::new(&mut output[call.2 * width..], width);
+            kernel::forward(kernels(), &self.input(call, inputs), out, &mut scratch)
+                .expect("the callers pass matching shapes");
+        }
+        Forward { shape: [output.len() / width, width], output, saved: () }
     }
 
     fn backward(&self, inputs: [&[f32]; 3], (): &(), grad: &[f32], _: [bool; 3]) -> [Option<Vec<f32>>; 3] {
-        let width = self.shape.width();
-        let [mut dq, mut dk, mut dv] = inputs.map(|input| vec![0.0; input.len()]);
-        let grads = AttentionGrads {
-            q: RowsMut::new(&mut dq, width),
-            k: RowsMut::new(&mut dk, width),
-            v: RowsMut::new(&mut dv, width),
-        };
+        let width = self.heads.width();
+        let mut grads = inputs.map(|input| vec![0.0; input.len()]);
         let mut scratch = AttentionScratch::default();
-        kernel::backward(kernels(), &self.input(inputs), Rows::new(grad, width), grads, &mut scratch)
-            .expect("the callers pass matching shapes");
-        [Some(dq), Some(dk), Some(dv)]
+        for call in self.calls() {
+            let start = call.2 * width;
+            let [q, k, v] = grads.each_mut().map(|grad| RowsMut::new(&mut grad[start..], width));
+            let grad = Rows::new(&grad[start..], width);
+            kernel::backward(kernels(), &self.input(call, inputs), grad, AttentionGrads { q, k, v }, &mut scratch)
+                .expect("the callers pass matching shapes");
+        }
+        grads.map(Some)
     }
 }
 
-/// Rotary position embedding of `x` `[batch * seq_len, n_head * head_dim]` in the half-split layout of
-/// `transformers.LlamaModel` (Su et al. 2021, arXiv 2104.09864): dimensions `i` and `i + head_dim / 2` of
-/// a head turn by `position * theta^(-2 i / head_dim)`. Positions count from 0 in every sequence; only
-/// their differences matter to attention.
-pub(crate) fn rotate(x: Input, seq_len: usize, head_dim: usize, width: usize, theta: f32) -> Tensor<2> {
-    apply(Rotate { seq_len, head_dim, width, theta }, [x])
+/// First row and length of each sequence.
+fn spans(lengths: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+    lengths.iter().scan(0, |end, &len| {
+        *end += len;
+        Some((*end - len, len))
+    })
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Rotary position embedding of `x` `[rows, width]` in the half-split layout of `transformers.LlamaModel` (Su
+/// et al. 2021, arXiv 2104.09864): dimensions `i` and `i + head_dim / 2` of a head turn by
+/// `position * theta^(-2 i / head_dim)`. Positions count from 0 in every sequence; only their differences
+/// matter to attention.
+pub(crate) fn rotate(x: Input, lengths: &Arc<[usize]>, heads: Heads, theta: f32) -> Tensor<2> {
+    apply(Rotate { lengths: Arc::clone(lengths), heads, theta }, [x])
+}
+
+#[derive(Clone, Debug)]
 struct Rotate {
-    seq_len: usize,
-    head_dim: usize,
-    width: usize,
+    lengths: Arc<[usize]>,
+    heads: Heads,
     theta: f32,
 }
 
 impl Rotate {
     /// Turns by the positions times `direction`, 1 or -1; the gradient turns back.
     fn turn(&self, x: &[f32], direction: f64) -> Vec<f32> {
-        let half = self.head_dim / 2;
+        let (dim, half) = (self.heads.dim, self.heads.dim / 2);
         let mut out = x.to_vec();
-        for (row, values) in out.chunks_exact_mut(self.width).enumerate() {
-            let position = (row % self.seq_len) as f64 * direction;
+        let positions = self.lengths.iter().flat_map(|&len| 0..len);
+        for (values, position) in out.chunks_exact_mut(self.heads.width()).zip(positions) {
             for i in 0..half {
-                let angle = position * f64::from(self.theta).powf(-2.0 * i as f64 / self.head_dim as f64);
+                let angle = direction * position as f64 * f64::from(self.theta).powf(-2.0 * i as f64 / dim as f64);
                 let (sin, cos) = (angle.sin() as f32, angle.cos() as f32);
-                for head in values.chunks_exact_mut(self.head_dim) {
+                for head in values.chunks_exact_mut(dim) {
                     let (a, b) = (head[i], head[i + half]);
                     (head[i], head[i + half]) = (a * cos - b * sin, b * cos + a * sin);
                 }
@@ -120,7 +149,8 @@ impl FusedOp<1, 2> for Rotate {
     type Saved = ();
 
     fn forward(&self, [x]: [&[f32]; 1]) -> Forward<2, ()> {
-        Forward { output: self.turn(x, 1.0), shape: [x.len() / self.width, self.width], saved: () }
+        let width = self.heads.width();
+        Forward { output: self.turn(x, 1.0), shape: [x.len() / width, width], saved: () }
     }
 
     fn backward(&self, _: [&[f32]; 1], (): &(), grad: &[f32], _: [bool; 1]) -> [Option<Vec<f32>>; 1] {

@@ -1,0 +1,287 @@
+//! From planned segments to the tensors of a batch: decoding, cutting into patches, labels.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use robomamba_model::{ImageScratch, ImageTransform, ModelConfig};
+use robomamba_policy::{Image, NormStats};
+
+use crate::config::{AugmentConfig, BatchConfig};
+use crate::corpus::{Corpus, Recorded};
+use crate::learner::Labels;
+use crate::modules::{Batch, Episodes, Frames, Texts};
+use crate::ops::loss::Target;
+use crate::plan::{PlannedBatch, Segment, seeded};
+use crate::{Result, TrainError};
+
+/// Turns planned batches into tensors.
+#[derive(Debug)]
+pub(crate) struct Assembler {
+    pub corpus: Arc<Corpus>,
+    pub config: ModelConfig,
+    pub batch: BatchConfig,
+    pub augment: AugmentConfig,
+    /// Normalisation of state and action, which a fine-tuned model keeps from its first training.
+    pub stats: NormStats,
+    /// Token ids of every instruction of the corpus.
+    pub tokens: Vec<Vec<u32>>,
+    pub transforms: Vec<ImageTransform>,
+    pub seed: u64,
+}
+
+/// A batch that is ready to be learnt from.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    pub batch: Batch,
+    pub labels: Labels,
+    /// Distinct frames.
+    pub n_frame: usize,
+    /// Steps.
+    pub n_step: usize,
+}
+
+impl Assembler {
+    /// One transform per camera of the model.
+    ///
+    /// # Errors
+    /// When the model's vision encoder cannot take the cameras' images.
+    pub(crate) fn transforms(config: &ModelConfig) -> Result<Vec<ImageTransform>> {
+        let cameras = config.features.cameras.iter();
+        cameras.map(|camera| Ok(ImageTransform::new(&config.vision, camera.height, camera.width)?)).collect()
+    }
+
+    /// Assembles the batch `number` of the run, which also seeds its random changes.
+    ///
+    /// # Errors
+    /// When an image is damaged.
+    pub(crate) fn assemble(&self, plan: &PlannedBatch, number: u64) -> Result<Ready> {
+        let mut rng = seeded(self.seed, &[3, number]);
+        let mut frames = FrameBuilder::new(self);
+        let mut words = Words::default();
+        let (mut frame_of_step, mut state) = (Vec::new(), Vec::new());
+        let mut labels = LabelBuilder::default();
+        for segment in plan {
+            let recorded = self.recorded(segment);
+            let look = Look::random(&self.augment, &mut rng);
+            frames.add(recorded, segment, &look, &mut words, &mut frame_of_step)?;
+            let n = self.config.features.state.dim();
+            let mut values = recorded.episode.state().unwrap_or_default()[segment.start * n..][..segment.len * n].to_vec();
+            self.stats.state.normalise(&mut values);
+            state.extend(values);
+            labels.add(self, recorded, segment);
+        }
+        let (n_frame, n_step) = (frames.instruction.len(), frame_of_step.len());
+        let texts = words.into_texts(&self.tokens);
+        let lengths = plan.iter().map(|segment| segment.len).collect();
+        let frames = Frames { patches: frames.patches, instruction: frames.instruction.into() };
+        let episodes = Episodes { lengths, frame: frame_of_step.into(), state };
+        Ok(Ready { batch: Batch { frames, texts, episodes }, labels: labels.finish(), n_frame, n_step })
+    }
+
+    fn recorded(&self, segment: &Segment) -> &Recorded {
+        &self.corpus.sources[segment.episode.0].episodes[segment.episode.1]
+    }
+}
+
+/// How the images of an episode are changed: `y = x * gain + bias` per channel on values in `[0, 1]`, and a shift.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Look {
+    gain: [f32; 3],
+    bias: f32,
+    /// Rows and columns in pixels.
+    shift: (isize, isize),
+}
+
+impl Look {
+    fn random(augment: &AugmentConfig, rng: &mut ChaCha8Rng) -> Self {
+        let mut around = |size: f32| if size > 0.0 { rng.random_range(-size..=size) } else { 0.0 };
+        let contrast = 1.0 + around(augment.contrast);
+        let gain = [(); 3].map(|()| contrast * (1.0 + around(augment.colour)));
+        let bias = around(augment.brightness) + 0.5 * (1.0 - contrast);
+        let reach = augment.shift_px as i32;
+        let mut shift = || if reach > 0 { rng.random_range(-reach..=reach) } else { 0 };
+        Self { gain, bias, shift: (shift() as isize, shift() as isize) }
+    }
+
+    fn apply(&self, mut image: Image) -> Image {
+        if self.gain != [1.0; 3] || self.bias != 0.0 {
+            let tables: [[u8; 256]; 3] = self.gain.map(|gain| {
+                std::array::from_fn(|byte| (byte as f32 * gain + self.bias * 255.0).round().clamp(0.0, 255.0) as u8)
+            });
+            for pixel in image.data_mut().chunks_exact_mut(3) {
+                pixel.iter_mut().zip(&tables).for_each(|(byte, table)| *byte = table[usize::from(*byte)]);
+            }
+        }
+        if self.shift == (0, 0) { image } else { self.moved(&image) }
+    }
+
+    fn moved(&self, image: &Image) -> Image {
+        let (height, width) = (image.height(), image.width());
+        let mut moved = Image::black(height, width);
+        let source = |i: usize, shift: isize, len: usize| i.saturating_add_signed(shift).min(len - 1);
+        for (row, pixels) in moved.data_mut().chunks_exact_mut(width * 3).enumerate() {
+            let from = source(row, self.shift.0, height) * width;
+            for (column, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+                pixel.copy_from_slice(&image.data()[(from + source(column, self.shift.1, width)) * 3..][..3]);
+            }
+        }
+        moved
+    }
+}
+
+/// Collects the distinct frames.
+struct FrameBuilder<'a> {
+    assembler: &'a Assembler,
+    scratch: Vec<ImageScratch>,
+    patches: Vec<f32>,
+    instruction: Vec<usize>,
+}
+
+impl<'a> FrameBuilder<'a> {
+    fn new(assembler: &'a Assembler) -> Self {
+        let scratch = assembler.transforms.iter().map(ImageTransform::scratch).collect();
+        Self { assembler, scratch, patches: Vec::new(), instruction: Vec::new() }
+    }
+
+    /// Adds the frames of a segment, one per run of equal ones.
+    fn add(
+        &mut self,
+        recorded: &Recorded,
+        segment: &Segment,
+        look: &Look,
+        words: &mut Words,
+        frame_of_step: &mut Vec<usize>,
+    ) -> Result<()> {
+        for step in segment.start..segment.start + segment.len {
+            if step == segment.start || recorded.runs.binary_search(&step).is_ok() {
+                self.encode(recorded, step, look).map_err(|source| TrainError::Dataset {
+                    path: format!("episode {}", recorded.episode.index()).into(),
+                    source,
+                })??;
+                self.instruction.push(words.place(recorded.instruction[step]));
+            }
+            frame_of_step.push(self.instruction.len() - 1);
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self, recorded: &Recorded, step: usize, look: &Look) -> Result<Result<()>, robomamba_data::DataError> {
+        let cameras = &self.assembler.config.features.cameras;
+        for ((camera, transform), scratch) in cameras.iter().zip(&self.assembler.transforms).zip(&mut self.scratch) {
+            let image = look.apply(recorded.episode.camera(&camera.name)?.decode(step)?);
+            let start = self.patches.len();
+            self.patches.resize(start + transform.patches_len(), 0.0);
+            if let Err(error) = transform.apply(image.data(), scratch, &mut self.patches[start..]) {
+                return Ok(Err(error.into()));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// The distinct instructions of a batch.
+#[derive(Default)]
+struct Words {
+    places: HashMap<usize, usize>,
+    order: Vec<usize>,
+}
+
+impl Words {
+    fn place(&mut self, instruction: usize) -> usize {
+        *self.places.entry(instruction).or_insert_with(|| {
+            self.order.push(instruction);
+            self.order.len() - 1
+        })
+    }
+
+    fn into_texts(self, tokens: &[Vec<u32>]) -> Texts {
+        let texts: Vec<&[u32]> = self.order.iter().map(|&instruction| tokens[instruction].as_slice()).collect();
+        let n_word = texts.iter().map(|text| text.len()).max().unwrap_or(1);
+        let padded = |text: &&[u32]| {
+            let mut ids: Vec<usize> = text.iter().map(|&id| id as usize).collect();
+            ids.resize(n_word, 0);
+            ids
+        };
+        Texts {
+            ids: texts.iter().flat_map(padded).collect(),
+            lengths: texts.iter().map(|text| text.len()).collect(),
+            n_word,
+        }
+    }
+}
+
+/// Collects targets and weights.
+#[derive(Default)]
+struct LabelBuilder {
+    actions: Collected,
+    confidence: Collected,
+    auxiliary: Collected,
+}
+
+#[derive(Default)]
+struct Collected {
+    values: Vec<f32>,
+    weights: Vec<f32>,
+}
+
+impl LabelBuilder {
+    fn add(&mut self, assembler: &Assembler, recorded: &Recorded, segment: &Segment) {
+        let action_dim = assembler.config.features.action.dim();
+        let mut actions = recorded.episode.action().unwrap_or_default().to_vec();
+        assembler.stats.action.normalise(&mut actions);
+        let mut environment = recorded.environment().to_vec();
+        let n_environment = assembler.corpus.n_environment();
+        if let Some(stats) = &assembler.corpus.environment {
+            stats.normalise(&mut environment);
+        }
+        for step in segment.start..segment.start + segment.len {
+            let fresh = step == 0 || recorded.runs.binary_search(&step).is_ok();
+            let weight = if fresh { 1.0 } else { assembler.batch.repeat_weight };
+            self.action_chunk(assembler, recorded, &actions, (step, weight));
+            self.confidence.push(
+                &[f32::from(u8::from(recorded.success == Some(true)))],
+                if recorded.success.is_some() { weight } else { 0.0 },
+            );
+            self.auxiliary.push(&environment[step * n_environment..][..n_environment], weight);
+        }
+        debug_assert_eq!(actions.len(), recorded.len * action_dim);
+    }
+
+    /// The actions of the steps from `step` on; what lies past the end (`action_is_pad`) or must not be
+    /// imitated has no weight.
+    fn action_chunk(&mut self, assembler: &Assembler, recorded: &Recorded, actions: &[f32], (step, weight): (usize, f32)) {
+        let dim = assembler.config.features.action.dim();
+        for ahead in step..step + assembler.config.action_head.chunk_size {
+            let imitate = ahead < recorded.len && recorded.demonstration[step] && recorded.demonstration[ahead];
+            let at = ahead.min(recorded.len - 1) * dim;
+            self.actions.push(&actions[at..][..dim], if imitate { weight } else { 0.0 });
+        }
+    }
+
+    fn finish(self) -> Labels {
+        Labels {
+            actions: self.actions.finish(),
+            confidence: self.confidence.finish(),
+            auxiliary: self.auxiliary.finish(),
+        }
+    }
+}
+
+impl Collected {
+    fn push(&mut self, values: &[f32], weight: f32) {
+        self.values.extend_from_slice(values);
+        self.weights.extend(std::iter::repeat_n(weight, values.len()));
+    }
+
+    /// Scales the weights to a sum of one, if there are any.
+    fn finish(mut self) -> Target {
+        let total: f64 = self.weights.iter().map(|&weight| f64::from(weight)).sum();
+        if total > 0.0 {
+            let scale = (1.0 / total) as f32;
+            self.weights.iter_mut().for_each(|weight| *weight *= scale);
+        }
+        Target { values: self.values.into(), weights: self.weights.into() }
+    }
+}

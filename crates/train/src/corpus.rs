@@ -1,0 +1,188 @@
+//! The episodes of all data sets in memory, images still encoded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use robomamba_data::{Dataset, Episode, FeatureStats};
+use robomamba_model::TextTokenizer;
+use robomamba_policy::{FeatureSpec, NormMode, NormStats, VectorStats};
+
+use crate::config::DataConfig;
+use crate::{Result, TrainError};
+
+/// Privileged state that the auxiliary head predicts, if the data sets have it.
+const ENVIRONMENT_STATE: &str = "observation.environment_state";
+/// Whether a frame's action may be imitated; true everywhere when the data set does not say.
+const IS_DEMONSTRATION: &str = "is_demonstration";
+
+/// One episode with what training needs to know of it at once.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    /// Its frames.
+    pub episode: Episode,
+    /// Steps.
+    pub len: usize,
+    /// First step of each run of equal frames under one instruction.
+    pub runs: Vec<usize>,
+    /// Instruction of each step, an index into [`Corpus::instructions`].
+    pub instruction: Vec<usize>,
+    /// Whether it ended well; `None` when nobody knows.
+    pub success: Option<bool>,
+    /// Whether the action of each step may be imitated.
+    pub demonstration: Vec<bool>,
+}
+
+/// One data set.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Share of the encoded frames, relative to the others.
+    pub weight: f64,
+    /// Its episodes.
+    pub episodes: Vec<Recorded>,
+}
+
+/// All data sets.
+#[derive(Debug)]
+pub(crate) struct Corpus {
+    /// One per entry of the configuration.
+    pub sources: Vec<Source>,
+    /// Cameras, state and action, which all data sets share.
+    pub features: FeatureSpec,
+    /// Every instruction that occurs.
+    pub instructions: Vec<Arc<str>>,
+    /// Statistics over all data sets.
+    pub stats: NormStats,
+    /// Statistics of the privileged state, if every data set has it.
+    pub environment: Option<VectorStats>,
+}
+
+impl Corpus {
+    /// Reads all data sets.
+    ///
+    /// # Errors
+    /// When one cannot be read, is empty, or has another robot than the first.
+    pub(crate) fn load(configs: &[DataConfig], mode: NormMode) -> Result<Self> {
+        let mut instructions = Interner::default();
+        let (mut sources, mut datasets) = (Vec::new(), Vec::new());
+        for config in configs {
+            let dataset = open(config)?;
+            let episodes = dataset.load().map_err(|source| at(config, source))?;
+            let episodes = episodes.into_iter().map(|episode| record(config, episode, &mut instructions));
+            sources.push(Source { weight: config.weight, episodes: episodes.collect::<Result<_>>()? });
+            datasets.push(dataset);
+        }
+        let features = same_robot(configs, &datasets)?;
+        let stats = NormStats {
+            state: statistics(configs, &datasets, robomamba_data::STATE, mode)?,
+            action: statistics(configs, &datasets, robomamba_data::ACTION, mode)?,
+        };
+        let environment = datasets
+            .iter()
+            .all(|dataset| dataset.features().get(ENVIRONMENT_STATE).is_some())
+            .then(|| statistics(configs, &datasets, ENVIRONMENT_STATE, NormMode::MeanStd))
+            .transpose()?;
+        Ok(Self { sources, features, instructions: instructions.list, stats, environment })
+    }
+
+    /// Number of episodes and of frames.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let episodes = self.sources.iter().flat_map(|source| &source.episodes);
+        episodes.fold((0, 0), |(n, frames), episode| (n + 1, frames + episode.len))
+    }
+
+    /// Width of the privileged state, 0 without one.
+    pub(crate) fn n_environment(&self) -> usize {
+        self.environment.as_ref().map_or(0, |stats| stats.mean.len())
+    }
+
+    /// Token ids of every instruction.
+    ///
+    /// # Errors
+    /// When one is empty or longer than `max_len`.
+    pub(crate) fn tokenise(&self, tokenizer: &TextTokenizer, max_len: usize) -> Result<Vec<Vec<u32>>> {
+        self.instructions.iter().map(|text| Ok(tokenizer.encode(text, max_len)?)).collect()
+    }
+}
+
+impl Recorded {
+    /// Privileged state of every step, `[len, n]`.
+    pub(crate) fn environment(&self) -> &[f32] {
+        self.episode.f32(ENVIRONMENT_STATE).unwrap_or_default()
+    }
+}
+
+fn open(config: &DataConfig) -> Result<Dataset> {
+    let dataset = Dataset::open(&config.path).map_err(|source| at(config, source))?;
+    if dataset.is_empty() {
+        let reason = "it holds no episode; record some first".into();
+        return Err(TrainError::Data { path: config.path.clone(), reason });
+    }
+    Ok(dataset)
+}
+
+fn at(config: &DataConfig, source: robomamba_data::DataError) -> TrainError {
+    TrainError::Dataset { path: config.path.clone(), source }
+}
+
+fn record(config: &DataConfig, episode: Episode, instructions: &mut Interner) -> Result<Recorded> {
+    let len = episode.len();
+    let instruction: Vec<usize> = episode.tasks().iter().map(|text| instructions.index(text)).collect();
+    let starts_run = |step: usize| {
+        step == 0
+            || instruction[step] != instruction[step - 1]
+            || !episode.cameras().iter().all(|camera| camera.repeats_previous(step))
+    };
+    let runs = (0..len).filter(|&step| starts_run(step)).collect();
+    episode.state().and(episode.action()).map_err(|source| at(config, source))?;
+    let demonstration = match episode.column(IS_DEMONSTRATION) {
+        Ok(_) => episode.bool(IS_DEMONSTRATION).map_err(|source| at(config, source))?.to_vec(),
+        Err(_) => vec![true; len],
+    };
+    Ok(Recorded { len, runs, instruction, success: episode.success(), demonstration, episode })
+}
+
+fn same_robot(configs: &[DataConfig], datasets: &[Dataset]) -> Result<FeatureSpec> {
+    let robot = |i: usize| datasets[i].robot().map_err(|source| at(&configs[i], source));
+    let first = robot(0)?;
+    for (i, config) in configs.iter().enumerate().skip(1) {
+        let other = robot(i)?;
+        if other != first {
+            let reason = format!(
+                "its robot differs from that of {}: expected {first:?}, found {other:?}; train on data of one robot",
+                configs[0].path.display()
+            );
+            return Err(TrainError::Data { path: config.path.clone(), reason });
+        }
+    }
+    Ok(first)
+}
+
+/// Statistics of `feature` over all data sets.
+fn statistics(configs: &[DataConfig], datasets: &[Dataset], feature: &str, mode: NormMode) -> Result<VectorStats> {
+    let missing = |i: usize| TrainError::Data {
+        path: configs[i].path.clone(),
+        reason: format!("`meta/stats.json` has no usable statistics of `{feature}`; compute them again"),
+    };
+    let of = |(i, dataset): (usize, &'_ Dataset)| dataset.stats().get(feature).cloned().ok_or_else(|| missing(i));
+    let parts: Vec<FeatureStats> = datasets.iter().enumerate().map(of).collect::<Result<_>>()?;
+    let all = FeatureStats::aggregate(&parts.iter().collect::<Vec<_>>()).ok_or_else(|| missing(0))?;
+    let stats = all.normalisation(mode);
+    stats.check(feature, stats.mean.len())?;
+    Ok(stats)
+}
+
+/// Numbers the distinct instructions in the order in which they occur.
+#[derive(Default)]
+struct Interner {
+    known: HashMap<Arc<str>, usize>,
+    list: Vec<Arc<str>>,
+}
+
+impl Interner {
+    fn index(&mut self, text: &Arc<str>) -> usize {
+        *self.known.entry(Arc::clone(text)).or_insert_with(|| {
+            self.list.push(Arc::clone(text));
+            self.list.len() - 1
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! The gradient of the whole model against central differences, tensor by tensor.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use robomamba_model::{BackboneConfig, ModelConfig, Preset, VisionKind, Weights};
+use robomamba_policy::{CameraSpec, FeatureSpec, VectorSpec};
+
+use crate::learner::{Learner, LossConfig};
+use crate::modules::PolicyModel;
+use crate::throughput::random_batch;
+use crate::{OptimiserConfig, Parameters};
+
+const N_AUXILIARY: usize = 3;
+
+fn features(n_camera: usize) -> FeatureSpec {
+    let camera = |i| CameraSpec { name: format!("observation.images.camera{i}"), height: 32, width: 32 };
+    FeatureSpec {
+        cameras: (0..n_camera).map(camera).collect(),
+        state: VectorSpec::new(["x_m", "y_m", "gripper_opening"]),
+        action: VectorSpec::new(["dx", "dy", "grip"]),
+        fps: 20,
+    }
+}
+
+/// A small model whose parameters are all away from their special initial values, so that every one matters.
+fn learner(config: &ModelConfig) -> Learner {
+    let mut parameters = Parameters::new(config, &Weights::random(config, 3), N_AUXILIARY).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for value in parameters.list.iter_mut().flat_map(|parameter| &mut parameter.values) {
+        *value += rng.random_range(-0.15..0.15);
+    }
+    let loss = LossConfig { action_beta: 100.0, confidence: 1.0, auxiliary: 1.0 };
+    Learner::new(PolicyModel::new(config, N_AUXILIARY, 2), parameters, loss, OptimiserConfig::default())
+}
+
+#[test]
+fn every_gradient_agrees_with_central_differences() {
+    let kinds = [VisionKind::Vit, VisionKind::Clip, VisionKind::Siglip, VisionKind::Dinov2];
+    for (i, kind) in kinds.into_iter().enumerate() {
+        let mut config = Preset::Nano.config(features(1 + i % 2));
+        config.vision.kind = kind;
+        if i == 3 {
+            config.backbone = BackboneConfig::Transformer(config.backbone.to_transformer(64));
+        }
+        check(&config);
+    }
+}
+
+fn check(config: &ModelConfig) {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let (batch, mut labels) = random_batch(config, (3, 5), N_AUXILIARY, &mut rng);
+    // A quadratic loss of a hundred times the weight is as large as a plain one.
+    labels.actions.weights = labels.actions.weights.iter().map(|w| w * 100.0).collect();
+    let mut learner = learner(config);
+    let (_, gradients, _) = learner.gradients(batch.clone(), &labels, &[]).unwrap();
+    for (i, gradient) in gradients.iter().enumerate() {
+        let name = learner.parameters.list[i].spec.name.clone();
+        let direction: Vec<f32> = gradient.iter().map(|_| rng.random_range(-1.0..1.0)).collect();
+        let expected: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum();
+        let size = gradient.iter().map(|g| f64::from(g * g)).sum::<f64>().sqrt();
+        let original = learner.parameters.list[i].values.clone();
+        let step = 2e-3;
+        let mut loss_at = |sign: f32| {
+            let moved = original.iter().zip(&direction).map(|(value, d)| value + sign * step * d);
+            learner.parameters.list[i].values = moved.collect();
+            let (losses, _, _) = learner.gradients(batch.clone(), &labels, &[]).unwrap();
+            f64::from(losses.total)
+        };
+        let found = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * f64::from(step));
+        learner.parameters.list[i].values = original;
+        // The loss is about 1, and f32 leaves seven digits of it.
+        let tolerance = 0.02 * size + 3e-4;
+        assert!((found - expected).abs() < tolerance, "{name}: difference {found}, gradient {expected}, norm {size}");
+    }
+}

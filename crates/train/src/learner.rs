@@ -1,0 +1,141 @@
+//! One optimiser step: forward, losses, backward, update.
+
+use serde::{Deserialize, Serialize};
+
+use crate::modules::{Batch, PolicyModel, SequenceState};
+use crate::ops::loss::{Target, bce_with_logits, smooth_l1};
+use crate::ops::{self};
+use crate::optimiser::{OptimiserConfig, OptimiserState};
+use crate::{Parameters, Result, TrainError};
+
+/// How the losses are weighed against each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossConfig {
+    /// Transition of the action loss from quadratic to linear, in normalised units; 0 is the L1 loss.
+    pub action_beta: f32,
+    /// Weight of the success prediction.
+    pub confidence: f32,
+    /// Weight of the privileged state's prediction, which only training has; 0 leaves the head out.
+    pub auxiliary: f32,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { action_beta: 0.02, confidence: 0.05, auxiliary: 0.2 }
+    }
+}
+
+/// What the model should have said: targets and weights of every element, which sum to one per loss (or
+/// to zero where a batch holds nothing of the kind).
+#[derive(Clone, Debug)]
+pub(crate) struct Labels {
+    /// Normalised actions, `[rows, chunk_size * action_dim]`.
+    pub actions: Target,
+    /// Success of the episode, `[rows]`.
+    pub confidence: Target,
+    /// Normalised privileged state, `[rows, n_auxiliary]`.
+    pub auxiliary: Target,
+}
+
+/// Losses of one step, as logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Losses {
+    /// The weighted sum that is minimised.
+    pub total: f32,
+    /// Action loss.
+    pub action: f32,
+    /// Binary cross-entropy of the success prediction.
+    pub confidence: f32,
+    /// Loss of the privileged state's prediction.
+    pub auxiliary: f32,
+    /// Global norm of the gradient before clipping.
+    pub gradient_norm: f32,
+}
+
+impl Losses {
+    /// Combines two sets of losses one by one.
+    pub(crate) fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self {
+            total: f(self.total, other.total),
+            action: f(self.action, other.action),
+            confidence: f(self.confidence, other.confidence),
+            auxiliary: f(self.auxiliary, other.auxiliary),
+            gradient_norm: f(self.gradient_norm, other.gradient_norm),
+        }
+    }
+}
+
+/// The model in training with its optimiser.
+#[derive(Debug)]
+pub(crate) struct Learner {
+    model: PolicyModel,
+    loss: LossConfig,
+    optimiser: OptimiserConfig,
+    /// Present weights.
+    pub parameters: Parameters,
+    /// Moments and averaged weights.
+    pub state: OptimiserState,
+}
+
+impl Learner {
+    pub(crate) fn new(model: PolicyModel, parameters: Parameters, loss: LossConfig, optimiser: OptimiserConfig) -> Self {
+        let state = OptimiserState::new(&parameters);
+        Self { model, loss, optimiser, parameters, state }
+    }
+
+    /// Learns from one batch and returns the losses before the update, with the state of each episode after it.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`] when the loss is not finite; nothing is updated then.
+    pub(crate) fn step(
+        &mut self,
+        batch: Batch,
+        labels: &Labels,
+        initial: &[Option<SequenceState>],
+        learning_rate: f64,
+    ) -> Result<(Losses, Vec<SequenceState>)> {
+        let (mut losses, gradients, last) = self.gradients(batch, labels, initial)?;
+        let norm = self.optimiser.step(&mut self.parameters, &mut self.state, &gradients, learning_rate);
+        losses.gradient_norm = norm as f32;
+        Ok((losses, last))
+    }
+
+    /// Losses, the gradient of every parameter in order, and the state of each episode after the batch.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`] when the loss is not finite.
+    pub(crate) fn gradients(
+        &self,
+        batch: Batch,
+        labels: &Labels,
+        initial: &[Option<SequenceState>],
+    ) -> Result<(Losses, Vec<Vec<f32>>, Vec<SequenceState>)> {
+        let leaves = self.parameters.leaves();
+        let outputs = self.model.forward(&leaves, batch, initial);
+        let action = smooth_l1(ops::input(&outputs.actions), labels.actions.clone(), self.loss.action_beta);
+        let confidence = bce_with_logits(ops::input(&outputs.confidence), labels.confidence.clone());
+        let auxiliary = outputs.auxiliary.map(|x| smooth_l1(ops::input(&x), labels.auxiliary.clone(), AUXILIARY_BETA));
+        let read = |loss: &burn::tensor::Tensor<1>| ops::values(loss.clone())[0];
+        let mut losses = Losses {
+            action: read(&action),
+            confidence: read(&confidence),
+            auxiliary: auxiliary.as_ref().map_or(0.0, read),
+            ..Losses::default()
+        };
+        let mut total = action + confidence * self.loss.confidence;
+        if let Some(auxiliary) = auxiliary {
+            total = total + auxiliary * self.loss.auxiliary;
+        }
+        losses.total = read(&total);
+        if !losses.total.is_finite() {
+            let (step, learning_rate) = (self.state.step, self.optimiser.learning_rate);
+            return Err(TrainError::Diverged { step, loss: losses.total, learning_rate });
+        }
+        let gradients = self.parameters.gradients(&leaves, total.backward());
+        Ok((losses, gradients, outputs.last))
+    }
+}
+
+/// Transition of the auxiliary loss from quadratic to linear, in standard deviations.
+const AUXILIARY_BETA: f32 = 0.1;

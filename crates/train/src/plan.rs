@@ -1,0 +1,146 @@
+//! Which episodes go into which batch: a pure function of the seed, so that a run can be continued, and
+//! repeated, from the number of a batch alone.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::config::BatchConfig;
+use crate::corpus::Corpus;
+
+/// Batches that a round has, about. Within a round every data set contributes its share exactly.
+const BATCHES_PER_ROUND: usize = 32;
+
+/// Steps of one episode in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Data set and episode in it.
+    pub episode: (usize, usize),
+    /// First step.
+    pub start: usize,
+    /// Number of steps.
+    pub len: usize,
+    /// Place in the previous batch of the segment that this one continues.
+    pub continues: Option<usize>,
+}
+
+/// The segments of one batch.
+pub(crate) type PlannedBatch = Vec<Segment>;
+
+/// Number of the next batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cursor {
+    /// Round.
+    pub round: u64,
+    /// Batch in the round.
+    pub batch: usize,
+}
+
+/// Plans rounds of batches.
+#[derive(Clone, Debug)]
+pub(crate) struct Planner {
+    seed: u64,
+    config: BatchConfig,
+    sources: Vec<PlannedSource>,
+}
+
+#[derive(Clone, Debug)]
+struct PlannedSource {
+    /// Steps and distinct frames of each episode.
+    sizes: Vec<(usize, usize)>,
+    /// Episodes that it contributes to a round.
+    quota: usize,
+}
+
+impl Planner {
+    pub(crate) fn new(corpus: &Corpus, config: &BatchConfig, seed: u64) -> Self {
+        let total: f64 = corpus.sources.iter().map(|source| source.weight).sum();
+        let sources = corpus.sources.iter().map(|source| {
+            let sizes: Vec<_> = source.episodes.iter().map(|episode| (episode.len, episode.runs.len())).collect();
+            let mean = sizes.iter().map(|&(_, frames)| frames as f64).sum::<f64>() / sizes.len() as f64;
+            let frames = source.weight / total * (BATCHES_PER_ROUND * config.max_frames) as f64;
+            PlannedSource { sizes, quota: ((frames / mean).round() as usize).max(1) }
+        });
+        Self { seed, config: config.clone(), sources: sources.collect() }
+    }
+
+    /// All batches of round `round`, at least one.
+    pub(crate) fn round(&self, round: u64) -> Vec<PlannedBatch> {
+        let mut episodes: Vec<(usize, usize)> = Vec::new();
+        for (i, source) in self.sources.iter().enumerate() {
+            let first = round * source.quota as u64;
+            episodes.extend((first..first + source.quota as u64).map(|draw| (i, self.draw(i, draw))));
+        }
+        episodes.shuffle(&mut self.rng(&[1, round]));
+        self.pack(episodes)
+    }
+
+    /// The `draw`-th episode of a source: every pass over it is a permutation of its own.
+    fn draw(&self, source: usize, draw: u64) -> usize {
+        let count = self.sources[source].sizes.len() as u64;
+        let mut order: Vec<usize> = (0..count as usize).collect();
+        order.shuffle(&mut self.rng(&[2, source as u64, draw / count]));
+        order[(draw % count) as usize]
+    }
+
+    /// Fills batches in order. What is left of an episode after `max_seq_len` steps comes first in the next.
+    fn pack(&self, episodes: Vec<(usize, usize)>) -> Vec<PlannedBatch> {
+        let mut waiting = episodes.into_iter().peekable();
+        let mut batches: Vec<PlannedBatch> = Vec::new();
+        loop {
+            let mut batch = batches.last().map_or_else(Vec::new, |last| self.continuations(last));
+            let mut spent = batch.iter().fold((0, 0), |spent, segment| self.spend(spent, segment));
+            while let Some(&episode) = waiting.peek() {
+                let len = self.sources[episode.0].sizes[episode.1].0.min(self.config.max_seq_len);
+                let segment = Segment { episode, start: 0, len, continues: None };
+                let after = self.spend(spent, &segment);
+                if !batch.is_empty() && (after.0 > self.config.max_frames || after.1 > self.config.max_steps) {
+                    break;
+                }
+                spent = after;
+                batch.push(segment);
+                waiting.next();
+            }
+            if batch.is_empty() {
+                return batches;
+            }
+            batches.push(batch);
+        }
+    }
+
+    fn continuations(&self, last: &[Segment]) -> PlannedBatch {
+        let rest = last.iter().enumerate().filter_map(|(place, segment)| {
+            let (source, episode) = segment.episode;
+            let start = segment.start + segment.len;
+            let left = self.sources[source].sizes[episode].0 - start;
+            (left > 0).then(|| Segment {
+                episode: segment.episode,
+                start,
+                len: left.min(self.config.max_seq_len),
+                continues: Some(place),
+            })
+        });
+        rest.collect()
+    }
+
+    /// Frames and steps spent; the frames of a segment are its share of the episode's.
+    fn spend(&self, (frames, steps): (usize, usize), segment: &Segment) -> (usize, usize) {
+        let (len, distinct) = self.sources[segment.episode.0].sizes[segment.episode.1];
+        (frames + (distinct * segment.len).div_ceil(len), steps + segment.len)
+    }
+
+    fn rng(&self, purpose: &[u64]) -> ChaCha8Rng {
+        seeded(self.seed, purpose)
+    }
+}
+
+/// A generator for one purpose of a run: the words are mixed into its 256-bit seed.
+pub(crate) fn seeded(seed: u64, purpose: &[u64]) -> ChaCha8Rng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    for (word, bytes) in purpose.iter().zip(bytes[8..].chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    ChaCha8Rng::from_seed(bytes)
+}

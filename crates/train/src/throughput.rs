@@ -1,0 +1,76 @@
+//! How fast a model trains on this machine, on random data.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use robomamba_model::{ModelConfig, Weights};
+
+use crate::learner::{Labels, Learner, LossConfig};
+use crate::modules::{Batch, Episodes, Frames, PolicyModel, Texts};
+use crate::ops::loss::Target;
+use crate::optimiser::OptimiserConfig;
+use crate::{Parameters, Result};
+
+/// Size of the measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct ThroughputConfig {
+    /// Episodes per batch.
+    pub n_episode: usize,
+    /// Steps per episode, each with a frame of its own.
+    pub n_step: usize,
+    /// Optimiser steps that are timed; one more comes before them.
+    pub n_repeat: usize,
+    /// Threads of the vision encoder.
+    pub lanes: usize,
+}
+
+/// Measures whole optimiser steps and returns the frames per second of each.
+///
+/// # Errors
+/// When the configuration is not consistent.
+pub fn measure_throughput(config: &ModelConfig, size: ThroughputConfig) -> Result<Vec<f64>> {
+    let n_auxiliary = 16;
+    let parameters = Parameters::new(config, &Weights::random(config, 0), n_auxiliary)?;
+    let model = PolicyModel::new(config, n_auxiliary, size.lanes);
+    let mut learner = Learner::new(model, parameters, LossConfig::default(), OptimiserConfig::default());
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let (batch, labels) = random_batch(config, (size.n_episode, size.n_step), n_auxiliary, &mut rng);
+    let mut rates = Vec::new();
+    for _ in 0..=size.n_repeat {
+        let start = Instant::now();
+        learner.step(batch.clone(), &labels, &[], 1e-4)?;
+        rates.push((size.n_episode * size.n_step) as f64 / start.elapsed().as_secs_f64());
+    }
+    Ok(rates.split_off(1))
+}
+
+/// A batch of random frames, words and targets, every step with a frame of its own.
+pub(crate) fn random_batch(
+    config: &ModelConfig,
+    (batch, seq_len): (usize, usize),
+    n_auxiliary: usize,
+    rng: &mut ChaCha8Rng,
+) -> (Batch, Labels) {
+    let rows = batch * seq_len;
+    let n_word = 12.min(config.text.max_position_embeddings);
+    let mut normal = |len: usize| -> Vec<f32> { (0..len).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let image_len = config.vision.n_patch() * config.vision.patch_dim();
+    let patches = normal(rows * config.features.cameras.len() * image_len);
+    let state = normal(rows * config.features.state.dim());
+    let mut target = |len: usize| Target { values: normal(len).into(), weights: vec![1.0 / len as f32; len].into() };
+    let labels = Labels {
+        actions: target(rows * config.action_head.chunk_size * config.features.action.dim()),
+        confidence: target(rows),
+        auxiliary: target(rows * n_auxiliary),
+    };
+    let ids = (0..batch * n_word).map(|i| i * 7 % config.text.vocab_size).collect();
+    let lengths: Arc<[usize]> = (0..batch).map(|i| n_word - i % 3).collect();
+    let inputs = Batch {
+        frames: Frames { patches, instruction: (0..rows).map(|row| row / seq_len).collect() },
+        texts: Texts { ids, lengths, n_word },
+        episodes: Episodes { lengths: vec![seq_len; batch].into(), frame: (0..rows).collect(), state },
+    };
+    (inputs, labels)
+}
