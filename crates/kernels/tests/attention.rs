@@ -21,6 +21,9 @@ struct Problem<T> {
     mask: Mask<'static>,
 }
 
+/// One of a problem's tensors.
+type Field = fn(&mut Problem<f64>) -> &mut Vec<f64>;
+
 /// Output and gradients of queries, keys and values.
 type Results<T> = [Vec<T>; 4];
 
@@ -137,7 +140,7 @@ fn the_references_gradients_are_differences() {
     for mask in [Mask::Full, Mask::KeyLengths(&[2, 4]), Mask::Causal] {
         let problem = Problem::random(5, shape(2, (3, 4), (2, 3)), mask).wide();
         let gradients = problem.reference();
-        let fields: [fn(&mut Problem<f64>) -> &mut Vec<f64>; 3] = [|p| &mut p.q, |p| &mut p.k, |p| &mut p.v];
+        let fields: [Field; 3] = [|p| &mut p.q, |p| &mut p.k, |p| &mut p.v];
         for (field, gradient) in fields.into_iter().zip(&gradients[1..]) {
             let width = problem.shape.width();
             let zeros = vec![0.0; width];

@@ -273,10 +273,12 @@ impl BackwardTile<'_> {
                     sum = s.fma(weight, before, sum);
                 }
             }
-            match past.checked_sub(memory) {
+            if let Some(dstate) = dstate.get_mut(past) {
+                *dstate = sum;
+            } else {
+                let (row, columns) = (self.tile.row(past - memory), self.tile.block::<S>(block));
                 // Safety: every tile has columns of its own.
-                Some(t) => s.store_partial(sum, unsafe { self.x.part(self.tile.row(t), self.tile.block::<S>(block)) }),
-                None => dstate[past] = sum,
+                s.store_partial(sum, unsafe { self.x.part(row, columns) });
             }
         }
     }
