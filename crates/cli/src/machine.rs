@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use robomamba_kernels::Isa;
 use serde::Serialize;
 
 use crate::parallel;
@@ -15,6 +16,8 @@ pub struct Machine {
     pub cpu: String,
     /// Cores that this process may use.
     pub cores: usize,
+    /// Instruction set that the kernels use.
+    pub isa: &'static str,
     /// Architecture and operating system.
     pub platform: String,
     /// Version of this program.
@@ -27,6 +30,7 @@ impl Machine {
         Self {
             cpu: cpu_name().unwrap_or_else(|| "unknown processor".into()),
             cores: parallel::cores().get(),
+            isa: isa_name(),
             platform: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
             robomamba: env!("CARGO_PKG_VERSION"),
         }
@@ -35,7 +39,15 @@ impl Machine {
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {} cores, {}", self.cpu, self.cores, self.platform)
+        write!(f, "{}, {} cores, {}, {}", self.cpu, self.cores, self.isa, self.platform)
+    }
+}
+
+fn isa_name() -> &'static str {
+    match Isa::detect() {
+        Isa::Avx512 => "AVX-512",
+        Isa::Avx2 => "AVX2",
+        Isa::Portable => "portable vectors",
     }
 }
 

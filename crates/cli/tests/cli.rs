@@ -1,0 +1,284 @@
+//! The binary as users meet it: exit codes, messages, files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_robomamba"));
+    command.current_dir(dir).args(args);
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().unwrap()
+}
+
+/// Runs a command that must succeed and returns its stdout.
+fn ok(dir: &Path, args: &[&str]) -> String {
+    let output = run(dir, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a command that must fail with `code`, and returns its stderr.
+fn fails(dir: &Path, args: &[&str], code: i32) -> String {
+    let output = run(dir, args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    stderr
+}
+
+fn json(path: PathBuf) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Every file below `root` with its content.
+fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut folders, mut files) = (vec![root.to_path_buf()], BTreeMap::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.insert(path.strip_prefix(root).unwrap().into(), fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn with_checkpoint() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    ok(dir.path(), &["init", "--preset", "nano", "--to", "nano"]);
+    dir
+}
+
+#[test]
+fn bad_input_is_refused_with_a_reason() {
+    let dir = with_checkpoint();
+    let dir = dir.path();
+    fs::write(dir.join("file"), "x").unwrap();
+    fs::write(dir.join("bad.toml"), "out = 'run'\npreset = 'nano'\nsurprise = 1\n").unwrap();
+    ok(dir, &["data", "record", "--family", "reach", "--episodes", "1", "--out", "d", "--image-size", "32"]);
+    let record = ["data", "record", "--family", "reach", "--episodes", "1", "--out", "e"];
+    let with = |more: &[&'static str]| [&record[..], more].concat();
+    let usage: [(Vec<&str>, &str); 11] = [
+        (vec!["data", "record", "--family", "dance", "--episodes", "1", "--out", "e"], "found `dance`"),
+        (vec!["data", "record", "--episodes", "1", "--out", "e"], "--family"),
+        (with(&["--split", "test"]), "expected train or heldout, found `test`"),
+        (with(&["--noise", "2"]), "a number from 0 to 1, found `2`"),
+        (with(&["--subgoals", "5..3"]), "found `5..3`"),
+        (with(&["--jobs", "0"]), "--jobs"),
+        (with(&["--policy-share", "0.5"]), "--policy"),
+        (vec!["demo", "--episodes", "0"], "--episodes"),
+        (vec!["demo", "--task", "dance"], "found `dance`"),
+        (vec!["eval", "--family", "reach", "--blend", "0"], "from 1 to 1000, found `0`"),
+        (vec!["inspect"], "required"),
+    ];
+    for (args, message) in usage {
+        let stderr = fails(dir, &args, 2);
+        assert!(stderr.contains(message), "{args:?}: {stderr}");
+    }
+    let refused: [(Vec<&str>, &str); 16] = [
+        (with(&["--subgoals", "2", "--family", "sequence"]), "`subgoals` must be 3 to 8, found 2"),
+        (with(&["--delay-max", "5"]), "--delay-max must be at least --delay-min (200), found 5"),
+        (with(&["--image-size", "0"]), "1x1"),
+        (with(&["--seed", "18446744073709551615"]), "leaves no room"),
+        (with(&["--policy", "nowhere"]), "nowhere"),
+        (vec!["data", "record", "--family", "reach", "--episodes", "0", "--out", "e"], "at least one"),
+        (vec!["data", "record", "--family", "reach", "--episodes", "2", "--out", "d", "--image-size", "32"], "already exists"),
+        (vec!["data", "stats", "nowhere"], "nowhere/meta/info.json is missing"),
+        (vec!["data", "check", "nowhere"], "damaged"),
+        (vec!["demo", "--checkpoint", "nowhere"], "cannot load the checkpoint nowhere"),
+        (vec!["demo", "--checkpoint", "nano", "--out", "d"], "d already exists; choose another folder"),
+        (vec!["demo", "--checkpoint", "nano", "--episodes", "1", "--instruction", " "], "instruction"),
+        (vec!["eval", "--checkpoint", "nano", "--family", "sequence", "--subgoals", "9"], "`subgoals` must be 3 to 8, found 9"),
+        (vec!["inspect", "d"], "cannot inspect d"),
+        (vec!["convert", "--from", "hf", "d", "--to", "out"], "d"),
+        (vec!["convert", "--from", "hf", "nowhere", "--to", "out"], "nowhere"),
+    ];
+    for (args, message) in refused {
+        let stderr = fails(dir, &args, 1);
+        assert!(stderr.starts_with("error: ") || stderr.contains("\nerror: "), "{args:?}: {stderr}");
+        assert!(stderr.contains(message), "{args:?}: {stderr}");
+    }
+    if cfg!(feature = "train") {
+        assert!(fails(dir, &["train", "--config", "nowhere.toml"], 1).contains("nowhere.toml"));
+        assert!(fails(dir, &["train", "--config", "bad.toml"], 1).contains("surprise"));
+        assert!(fails(dir, &["train", "--config", "bad.toml", "--set", "seed"], 2).contains("KEY=VALUE"));
+    }
+    let left: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let half_written: Vec<_> = left.iter().filter(|name| name.starts_with('.') || *name == "out" || *name == "run").collect();
+    assert!(half_written.is_empty(), "{half_written:?}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named() {
+    let dir = with_checkpoint();
+    let path = dir.path().join("nano/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let demo = ["demo", "--checkpoint", "nano", "--episodes", "1"];
+    assert!(fails(dir.path(), &demo, 1).contains("model.safetensors"));
+    fs::write(&path, &bytes[..middle]).unwrap();
+    assert!(fails(dir.path(), &demo, 1).contains("model.safetensors"));
+    assert!(!dir.path().join("runs").exists());
+}
+
+#[test]
+fn the_same_recording_has_the_same_bytes_on_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = |out: &'static str, jobs: &'static str| {
+        let args = ["--family", "push", "--family", "sequence", "--family", "remember", "--episodes", "6", "--seed", "3"];
+        let more = ["--blunders", "0.4", "--subgoals", "3..4", "--delay-min", "5", "--delay-max", "30", "--image-size", "24"];
+        let fixed = ["data", "record", "--json", "--out", out, "--jobs", jobs];
+        ok(dir.path(), &[&fixed[..], &args, &more].concat())
+    };
+    let summary: Value = serde_json::from_str(&record("a", "1")).unwrap();
+    record("b", "3");
+    assert!(files(&dir.path().join("a")) == files(&dir.path().join("b")));
+    let families: Vec<_> = summary.as_array().unwrap().iter().map(|family| family["path"].as_str().unwrap()).collect();
+    assert_eq!(families, ["a/push", "a/sequence", "a/remember"]);
+    let demonstrations: u64 = summary.as_array().unwrap().iter().map(|family| family["demonstrations"].as_u64().unwrap()).sum();
+    assert!((1..18).contains(&demonstrations), "some of 18 episodes are blunders: {demonstrations}");
+    assert!(ok(dir.path(), &["data", "check", "a/push"]).contains("the data set is sound"));
+    let stats: Value = serde_json::from_str(&ok(dir.path(), &["data", "stats", "--json", "a/push"])).unwrap();
+    assert_eq!(stats["summary"]["episodes"], 6);
+    assert_eq!(stats["features"]["action"]["mean"].as_array().unwrap().len(), 3);
+    // The same command again has nothing to do and says the same.
+    assert_eq!(serde_json::from_str::<Value>(&record("a", "2")).unwrap(), summary);
+}
+
+/// Kills the process the hard way as soon as `until` says so; tells whether it was still running.
+fn kill_when(mut child: Child, until: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    while !until() && child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        sleep(Duration::from_millis(1));
+    }
+    let was_running = child.try_wait().unwrap().is_none();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    was_running
+}
+
+#[test]
+fn a_killed_recording_continues_and_ends_with_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = |out: &'static str| ["data", "record", "--family", "pick_place", "--episodes", "120", "--out", out, "--jobs", "2"];
+    ok(dir.path(), &args("whole"));
+    let partial = dir.path().join("killed/pick_place.partial");
+    let episodes = || fs::read_dir(&partial).map_or(0, |entries| entries.count());
+    for count in [4, 30] {
+        let child = command(dir.path(), &args("killed")).stderr(Stdio::null()).spawn().unwrap();
+        assert!(kill_when(child, || episodes() > count), "it ended before it could be killed");
+        assert!(!dir.path().join("killed/pick_place").exists());
+    }
+    ok(dir.path(), &args("killed"));
+    assert!(files(&dir.path().join("whole")) == files(&dir.path().join("killed")));
+}
+
+#[test]
+fn a_policy_drives_and_the_expert_labels() {
+    let dir = with_checkpoint();
+    let record = |out: &'static str, share: &'static str| {
+        let args = ["data", "record", "--family", "reach", "--episodes", "2", "--image-size", "32", "--noise", "0"];
+        let json = ok(dir.path(), &[&args[..], &["--json", "--out", out, "--policy", "nano", "--policy-share", share]].concat());
+        serde_json::from_str::<Value>(&json).unwrap()[0].clone()
+    };
+    // Random weights reach nothing, and every step of theirs is labelled; the expert alone reaches everything.
+    let driven = record("driven", "1");
+    assert_eq!((&driven["successes"], &driven["demonstrations"]), (&0.into(), &2.into()));
+    assert_eq!(record("expert", "0")["successes"], 2);
+    record("again", "1");
+    assert!(files(&dir.path().join("driven")) == files(&dir.path().join("again")));
+}
+
+#[test]
+fn a_demonstration_leaves_report_log_and_figures() {
+    let dir = with_checkpoint();
+    let args = ["demo", "--checkpoint", "nano", "--episodes", "3", "--json", "figures.json", "--out", "runs/here", "--seed", "7"];
+    let stdout = ok(dir.path(), &args);
+    assert!(stdout.contains("deadline misses at 30 Hz") && stdout.contains("reach") && stdout.contains("runs/here/report.html"), "{stdout}");
+    let figures = json(dir.path().join("figures.json"));
+    for family in ["reach", "push", "pick_place"] {
+        assert_eq!(figures["success"][family]["n"], 1, "{figures}");
+        assert!(figures["success"][family]["k"].is_u64());
+    }
+    for key in ["p50", "p95", "p99"] {
+        assert!(figures["latency_ms"][key].as_f64().unwrap() > 0.0);
+    }
+    let state = &figures["state_bytes"];
+    assert!(state["first"].as_u64().unwrap() > 0 && state["first"] == state["last"]);
+    assert!(figures["control_rate_hz"].as_f64().unwrap() > 0.0 && figures["deadline_misses"].is_u64());
+    assert!(figures["peak_rss_mb"].as_f64().is_some() || !cfg!(target_os = "linux"));
+    let run = dir.path().join("runs/here");
+    assert_eq!(json(run.join("figures.json")), figures);
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("data:image/png;base64,") && page.contains("class=\"line line2\"") && page.contains("deadline 33.3 ms"));
+    assert!(!page.contains("http"), "the report loads nothing from elsewhere");
+    let log = fs::read(run.join("episodes.mcap")).unwrap();
+    let steps = figures["steps"].as_u64().unwrap();
+    let actions = mcap::MessageStream::new(&log).unwrap().filter(|message| message.as_ref().unwrap().channel.topic == "/action");
+    assert_eq!(actions.count() as u64, steps);
+    assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 1, "no working folder is left");
+}
+
+#[test]
+fn a_transformer_s_state_grows_and_free_words_are_judged_when_they_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    ok(dir.path(), &["init", "--preset", "nano", "--backbone", "transformer", "--to", "t"]);
+    let demo = |words: &'static str, json: &'static str| {
+        ok(dir.path(), &["demo", "--checkpoint", "t", "--instruction", words, "--json", json, "--out", &format!("runs/{json}")])
+    };
+    assert!(demo("sing a song", "a.json").contains("\"sing a song\": not scored"));
+    let figures = json(dir.path().join("a.json"));
+    assert_eq!(figures["success"], serde_json::json!({}));
+    assert!(figures["state_bytes"]["last"].as_u64() > figures["state_bytes"]["first"].as_u64());
+}
+
+#[test]
+fn checkpoints_are_evaluated_side_by_side() {
+    let dir = with_checkpoint();
+    ok(dir.path(), &["init", "--preset", "nano", "--backbone", "transformer", "--to", "transformer"]);
+    let eval = ["eval", "--family", "reach", "--family", "push", "--episodes", "3", "--seed", "5", "--json", "e.json"];
+    let table = ok(dir.path(), &[&eval[..], &["--checkpoint", "nano", "--checkpoint", "transformer"]].concat());
+    assert!(table.contains("(1) nano") && table.contains("(2) transformer") && table.contains("0.0 % [0.0, 56.1]"), "{table}");
+    let evaluation = json(dir.path().join("e.json"));
+    assert_eq!(evaluation["recurrent_state"], "carried");
+    for checkpoint in evaluation["checkpoints"].as_array().unwrap() {
+        assert_eq!(checkpoint["success"]["push"]["n"], 3);
+        let seeds: Vec<_> = checkpoint["episodes"].as_array().unwrap().iter().map(|episode| episode["seed"].as_u64().unwrap()).collect();
+        assert_eq!(seeds, [5, 6, 7, 5, 6, 7]);
+    }
+    let again = |more: &[&'static str]| {
+        ok(dir.path(), &[&eval[..], &["--checkpoint", "nano"], more].concat());
+        json(dir.path().join("e.json"))
+    };
+    assert_eq!(again(&["--jobs", "3"])["checkpoints"][0], evaluation["checkpoints"][0]);
+    assert_eq!(again(&["--stateless"])["recurrent_state"], "reset_at_every_step");
+}
+
+#[test]
+fn public_checkpoints_are_converted_and_run() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/hf");
+    let folders = [golden.join("vit"), golden.join("bert"), golden.join("mamba")];
+    let [vit, bert, mamba] = folders.each_ref().map(|folder| folder.to_str().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let stdout = ok(dir.path(), &["convert", "--from", "hf", vit, bert, mamba, "--to", "out", "--preset", "nano"]);
+    assert!(stdout.contains("vision") && stdout.contains("state"), "{stdout}");
+    let summary: Value = serde_json::from_str(&ok(dir.path(), &["inspect", "out", "--json"])).unwrap();
+    assert_eq!(summary["parts"].as_array().unwrap().len(), 5);
+    ok(dir.path(), &["demo", "--checkpoint", "out", "--episodes", "1", "--out", "run"]);
+}
