@@ -15,6 +15,8 @@ mod modules;
 mod ops;
 mod optimiser;
 mod parameters;
+#[cfg(test)]
+mod parity;
 mod plan;
 mod run;
 mod snapshot;
