@@ -215,25 +215,38 @@ fn to_rgb(picture: &Picture) -> Result<Image, String> {
     };
     let converter = Converter::new(matrix, range);
     let (height, width) = (picture.height() as usize, picture.width() as usize);
-    let planes = Planes::of(picture);
+    let subsampling = match picture.pixel_layout() {
+        PixelLayout::I400 => None,
+        PixelLayout::I420 => Some((1, 1)),
+        PixelLayout::I422 => Some((0, 1)),
+        PixelLayout::I444 => Some((0, 0)),
+    };
+    let luma = picture.plane(PlanarImageComponent::Y);
+    let luma = Plane::new(picture, PlanarImageComponent::Y, &luma, (0, 0));
+    let chroma = subsampling.map(|subsampling| {
+        let planes = [PlanarImageComponent::U, PlanarImageComponent::V].map(|component| picture.plane(component));
+        (planes, subsampling)
+    });
+    let chroma = chroma.as_ref().map(|([cb, cr], subsampling)| {
+        let plane = |component, data| Plane::new(picture, component, data, *subsampling);
+        (plane(PlanarImageComponent::U, cb), plane(PlanarImageComponent::V, cr))
+    });
     let mut pixels = Vec::with_capacity(height * width * Image::CHANNELS);
     for row in 0..height {
-        for column in 0..width {
-            let [y, cb, cr] = planes.sample(row, column);
-            pixels.extend(converter.rgb(y, cb, cr));
+        match &chroma {
+            Some((cb, cr)) => pixels.extend(
+                (0..width)
+                    .flat_map(|column| converter.rgb(luma.at(row, column), cb.at(row, column), cr.at(row, column))),
+            ),
+            None => pixels.extend((0..width).flat_map(|column| converter.rgb(luma.at(row, column), 128, 128))),
         }
     }
     Image::from_rgb(height, width, pixels).map_err(|error| error.to_string())
 }
 
-/// Samples of a picture, scaled to 8 bits.
-struct Planes {
-    luma: Plane,
-    chroma: Option<[Plane; 2]>,
-}
-
-struct Plane {
-    data: re_rav1d::dav1d::Plane,
+/// Samples of one component of a picture, scaled to 8 bits.
+struct Plane<'a> {
+    data: &'a [u8],
     stride: usize,
     /// Bytes per sample.
     width: usize,
@@ -243,37 +256,17 @@ struct Plane {
     subsampling: (usize, usize),
 }
 
-impl Planes {
-    fn of(picture: &Picture) -> Self {
-        let plane = |component: PlanarImageComponent, subsampling| Plane {
-            data: picture.plane(component),
+impl<'a> Plane<'a> {
+    fn new(picture: &Picture, component: PlanarImageComponent, data: &'a [u8], subsampling: (usize, usize)) -> Self {
+        Self {
+            data,
             stride: picture.stride(component) as usize,
             width: if picture.bit_depth() > 8 { 2 } else { 1 },
             excess: picture.bits_per_component().map_or(0, |bits| bits.0 - 8),
             subsampling,
-        };
-        let subsampling = match picture.pixel_layout() {
-            PixelLayout::I400 => None,
-            PixelLayout::I420 => Some((1, 1)),
-            PixelLayout::I422 => Some((0, 1)),
-            PixelLayout::I444 => Some((0, 0)),
-        };
-        let chroma = |subsampling| {
-            [PlanarImageComponent::U, PlanarImageComponent::V].map(|component| plane(component, subsampling))
-        };
-        Self { luma: plane(PlanarImageComponent::Y, (0, 0)), chroma: subsampling.map(chroma) }
-    }
-
-    #[inline]
-    fn sample(&self, row: usize, column: usize) -> [u8; 3] {
-        match &self.chroma {
-            Some([cb, cr]) => [self.luma.at(row, column), cb.at(row, column), cr.at(row, column)],
-            None => [self.luma.at(row, column), 128, 128],
         }
     }
-}
 
-impl Plane {
     #[inline]
     fn at(&self, row: usize, column: usize) -> u8 {
         let start = (row >> self.subsampling.0) * self.stride + (column >> self.subsampling.1) * self.width;

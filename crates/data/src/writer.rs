@@ -416,6 +416,11 @@ fn finite(values: impl Iterator<Item = f64>, name: &str, place: &Place) -> Resul
 
 impl Images {
     fn push(&mut self, image: &Image, name: &str) -> Result<()> {
+        // Arrow counts the bytes of a column in 32 bits.
+        if self.bytes.len() > (i32::MAX as usize).saturating_sub(2 * image.data().len()) {
+            let reason = "the encoded images of an episode must stay below 2 GiB; record shorter episodes".into();
+            return Err(DataError::Image { place: name.into(), reason });
+        }
         match &self.last {
             Some((last, counts)) if last == image => {
                 let length = self.lengths.last().copied().unwrap_or_default();
