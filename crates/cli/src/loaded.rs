@@ -84,9 +84,18 @@ impl Loaded {
             ("Parameters", format!("{:.2} million", parameters as f64 / 1e6)),
             (
                 "Vision",
-                format!("{height}x{width} pixels, patches of {}, {} layers of {}", vision.patch_size, vision.num_hidden_layers, vision.hidden_size),
+                format!(
+                    "{height}x{width} pixels, patches of {}, {} layers of {}",
+                    vision.patch_size, vision.num_hidden_layers, vision.hidden_size
+                ),
             ),
-            ("Text", format!("{} layers of {}, {} words and pieces", text.num_hidden_layers, text.hidden_size, text.vocab_size)),
+            (
+                "Text",
+                format!(
+                    "{} layers of {}, {} words and pieces",
+                    text.num_hidden_layers, text.hidden_size, text.vocab_size
+                ),
+            ),
             ("Trunk", trunk(&config.backbone)),
             ("Plan", format!("{} control steps ahead, anew at every step", config.action_head.chunk_size)),
         ]
@@ -118,7 +127,9 @@ fn text(features: &robomamba_policy::FeatureSpec) -> String {
 fn trunk(backbone: &BackboneConfig) -> String {
     let kind = match backbone {
         BackboneConfig::Mamba(mamba) => format!("Mamba with {} states per channel", mamba.d_state),
-        BackboneConfig::Transformer(transformer) => format!("Transformer with a context of {} steps", transformer.context_len),
+        BackboneConfig::Transformer(transformer) => {
+            format!("Transformer with a context of {} steps", transformer.context_len)
+        }
     };
     format!("{kind}, {} layers of {}", backbone.n_layer(), backbone.d_model())
 }

@@ -58,12 +58,35 @@ impl McapLog {
             image: channel(&mut writer, "/camera/top", "foxglove.CompressedImage", &image_schema())?,
             state: channel(&mut writer, "/observation/state", "robomamba.State", &vector_schema(&features.state))?,
             action: channel(&mut writer, "/action", "robomamba.Action", &vector_schema(&features.action))?,
-            confidence: channel(&mut writer, "/confidence", "robomamba.Confidence", &object(&[("success_probability", "number")]))?,
-            instruction: channel(&mut writer, "/instruction", "robomamba.Instruction", &object(&[("text", "string"), ("family", "string"), ("seed", "integer")]))?,
-            outcome: channel(&mut writer, "/outcome", "robomamba.Outcome", &object(&[("status", "string"), ("progress", "number")]))?,
+            confidence: channel(
+                &mut writer,
+                "/confidence",
+                "robomamba.Confidence",
+                &object(&[("success_probability", "number")]),
+            )?,
+            instruction: channel(
+                &mut writer,
+                "/instruction",
+                "robomamba.Instruction",
+                &object(&[("text", "string"), ("family", "string"), ("seed", "integer")]),
+            )?,
+            outcome: channel(
+                &mut writer,
+                "/outcome",
+                "robomamba.Outcome",
+                &object(&[("status", "string"), ("progress", "number")]),
+            )?,
         };
         let features = features.clone();
-        Ok(Self { writer, features, channels, episode_ns: start_ns, last_ns: start_ns, sequence: 0, last_image: Vec::new() })
+        Ok(Self {
+            writer,
+            features,
+            channels,
+            episode_ns: start_ns,
+            last_ns: start_ns,
+            sequence: 0,
+            last_image: Vec::new(),
+        })
     }
 
     /// Begins an episode with its instruction.
@@ -119,7 +142,9 @@ impl McapLog {
         let header = MessageHeader { channel_id, sequence: self.sequence, log_time: time_ns, publish_time: time_ns };
         self.sequence = self.sequence.wrapping_add(1);
         self.last_ns = time_ns;
-        self.writer.write_to_known_channel(&header, message.to_string().as_bytes()).context("cannot write the MCAP file")
+        self.writer
+            .write_to_known_channel(&header, message.to_string().as_bytes())
+            .context("cannot write the MCAP file")
     }
 }
 
@@ -139,7 +164,12 @@ fn vector_schema(spec: &VectorSpec) -> Value {
 }
 
 fn vector_message(spec: &VectorSpec, values: &[f32]) -> Value {
-    spec.names.iter().zip(values).map(|(name, value)| (name.clone(), json!(value))).collect::<serde_json::Map<_, _>>().into()
+    spec.names
+        .iter()
+        .zip(values)
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// `foxglove.CompressedImage` in Foxglove's JSON encoding: bytes are base64.

@@ -44,9 +44,8 @@ pub fn map<W, T: Send>(
     };
     let stop_others = || next.store(count, Ordering::Relaxed);
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..jobs.get().min(count.max(1)))
-            .map(|_| scope.spawn(|| run().inspect_err(|_| stop_others())))
-            .collect();
+        let threads: Vec<_> =
+            (0..jobs.get().min(count.max(1))).map(|_| scope.spawn(|| run().inspect_err(|_| stop_others()))).collect();
         let ends: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
         ends.into_iter().try_for_each(|end| end.unwrap_or_else(|_| Err(anyhow!("a worker thread panicked; see above"))))
     })?;

@@ -95,13 +95,19 @@ fn bad_input_is_refused_with_a_reason() {
         (with(&["--seed", "18446744073709551615"]), "leaves no room"),
         (with(&["--policy", "nowhere"]), "nowhere"),
         (vec!["data", "record", "--family", "reach", "--episodes", "0", "--out", "e"], "at least one"),
-        (vec!["data", "record", "--family", "reach", "--episodes", "2", "--out", "d", "--image-size", "32"], "already exists"),
+        (
+            vec!["data", "record", "--family", "reach", "--episodes", "2", "--out", "d", "--image-size", "32"],
+            "already exists",
+        ),
         (vec!["data", "stats", "nowhere"], "nowhere/meta/info.json is missing"),
         (vec!["data", "check", "nowhere"], "damaged"),
         (vec!["demo", "--checkpoint", "nowhere"], "cannot load the checkpoint nowhere"),
         (vec!["demo", "--checkpoint", "nano", "--out", "d"], "d already exists; choose another folder"),
         (vec!["demo", "--checkpoint", "nano", "--episodes", "1", "--instruction", " "], "instruction"),
-        (vec!["eval", "--checkpoint", "nano", "--family", "sequence", "--subgoals", "9"], "`subgoals` must be 3 to 8, found 9"),
+        (
+            vec!["eval", "--checkpoint", "nano", "--family", "sequence", "--subgoals", "9"],
+            "`subgoals` must be 3 to 8, found 9",
+        ),
         (vec!["inspect", "d"], "cannot inspect d"),
         (vec!["convert", "--from", "hf", "d", "--to", "out"], "d"),
         (vec!["convert", "--from", "hf", "nowhere", "--to", "out"], "nowhere"),
@@ -116,8 +122,10 @@ fn bad_input_is_refused_with_a_reason() {
         assert!(fails(dir, &["train", "--config", "bad.toml"], 1).contains("surprise"));
         assert!(fails(dir, &["train", "--config", "bad.toml", "--set", "seed"], 2).contains("KEY=VALUE"));
     }
-    let left: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    let half_written: Vec<_> = left.iter().filter(|name| name.starts_with('.') || *name == "out" || *name == "run").collect();
+    let left: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let half_written: Vec<_> =
+        left.iter().filter(|name| name.starts_with('.') || *name == "out" || *name == "run").collect();
     assert!(half_written.is_empty(), "{half_written:?}");
 }
 
@@ -140,8 +148,10 @@ fn a_damaged_checkpoint_is_named() {
 fn the_same_recording_has_the_same_bytes_on_any_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();
     let record = |out: &'static str, jobs: &'static str| {
-        let args = ["--family", "push", "--family", "sequence", "--family", "remember", "--episodes", "6", "--seed", "3"];
-        let more = ["--blunders", "0.4", "--subgoals", "3..4", "--delay-min", "5", "--delay-max", "30", "--image-size", "24"];
+        let args =
+            ["--family", "push", "--family", "sequence", "--family", "remember", "--episodes", "6", "--seed", "3"];
+        let more =
+            ["--blunders", "0.4", "--subgoals", "3..4", "--delay-min", "5", "--delay-max", "30", "--image-size", "24"];
         let fixed = ["data", "record", "--json", "--out", out, "--jobs", jobs];
         ok(dir.path(), &[&fixed[..], &args, &more].concat())
     };
@@ -150,7 +160,8 @@ fn the_same_recording_has_the_same_bytes_on_any_number_of_threads() {
     assert!(files(&dir.path().join("a")) == files(&dir.path().join("b")));
     let families: Vec<_> = summary.as_array().unwrap().iter().map(|family| family["path"].as_str().unwrap()).collect();
     assert_eq!(families, ["a/push", "a/sequence", "a/remember"]);
-    let demonstrations: u64 = summary.as_array().unwrap().iter().map(|family| family["demonstrations"].as_u64().unwrap()).sum();
+    let demonstrations: u64 =
+        summary.as_array().unwrap().iter().map(|family| family["demonstrations"].as_u64().unwrap()).sum();
     assert!((1..18).contains(&demonstrations), "some of 18 episodes are blunders: {demonstrations}");
     assert!(ok(dir.path(), &["data", "check", "a/push"]).contains("the data set is sound"));
     let stats: Value = serde_json::from_str(&ok(dir.path(), &["data", "stats", "--json", "a/push"])).unwrap();
@@ -176,7 +187,9 @@ fn kill_when(mut child: Child, until: impl Fn() -> bool) -> bool {
 #[test]
 fn a_killed_recording_continues_and_ends_with_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    let args = |out: &'static str| ["data", "record", "--family", "pick_place", "--episodes", "120", "--out", out, "--jobs", "2"];
+    let args = |out: &'static str| {
+        ["data", "record", "--family", "pick_place", "--episodes", "120", "--out", out, "--jobs", "2"]
+    };
     ok(dir.path(), &args("whole"));
     let partial = dir.path().join("killed/pick_place.partial");
     let episodes = || fs::read_dir(&partial).map_or(0, |entries| entries.count());
@@ -194,7 +207,10 @@ fn a_policy_drives_and_the_expert_labels() {
     let dir = with_checkpoint();
     let record = |out: &'static str, share: &'static str| {
         let args = ["data", "record", "--family", "reach", "--episodes", "2", "--image-size", "32", "--noise", "0"];
-        let json = ok(dir.path(), &[&args[..], &["--json", "--out", out, "--policy", "nano", "--policy-share", share]].concat());
+        let json = ok(
+            dir.path(),
+            &[&args[..], &["--json", "--out", out, "--policy", "nano", "--policy-share", share]].concat(),
+        );
         serde_json::from_str::<Value>(&json).unwrap()[0].clone()
     };
     // Random weights reach nothing, and every step of theirs is labelled; the expert alone reaches everything.
@@ -208,9 +224,26 @@ fn a_policy_drives_and_the_expert_labels() {
 #[test]
 fn a_demonstration_leaves_report_log_and_figures() {
     let dir = with_checkpoint();
-    let args = ["demo", "--checkpoint", "nano", "--episodes", "3", "--json", "figures.json", "--out", "runs/here", "--seed", "7"];
+    let args = [
+        "demo",
+        "--checkpoint",
+        "nano",
+        "--episodes",
+        "3",
+        "--json",
+        "figures.json",
+        "--out",
+        "runs/here",
+        "--seed",
+        "7",
+    ];
     let stdout = ok(dir.path(), &args);
-    assert!(stdout.contains("deadline misses at 30 Hz") && stdout.contains("reach") && stdout.contains("runs/here/report.html"), "{stdout}");
+    assert!(
+        stdout.contains("deadline misses at 30 Hz")
+            && stdout.contains("reach")
+            && stdout.contains("runs/here/report.html"),
+        "{stdout}"
+    );
     let figures = json(dir.path().join("figures.json"));
     for family in ["reach", "push", "pick_place"] {
         assert_eq!(figures["success"][family]["n"], 1, "{figures}");
@@ -226,11 +259,16 @@ fn a_demonstration_leaves_report_log_and_figures() {
     let run = dir.path().join("runs/here");
     assert_eq!(json(run.join("figures.json")), figures);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
-    assert!(page.contains("data:image/png;base64,") && page.contains("class=\"line line2\"") && page.contains("deadline 33.3 ms"));
+    assert!(
+        page.contains("data:image/png;base64,")
+            && page.contains("class=\"line line2\"")
+            && page.contains("deadline 33.3 ms")
+    );
     assert!(!page.contains("http"), "the report loads nothing from elsewhere");
     let log = fs::read(run.join("episodes.mcap")).unwrap();
     let steps = figures["steps"].as_u64().unwrap();
-    let actions = mcap::MessageStream::new(&log).unwrap().filter(|message| message.as_ref().unwrap().channel.topic == "/action");
+    let actions =
+        mcap::MessageStream::new(&log).unwrap().filter(|message| message.as_ref().unwrap().channel.topic == "/action");
     assert_eq!(actions.count() as u64, steps);
     assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 1, "no working folder is left");
 }
@@ -240,7 +278,10 @@ fn a_transformer_s_state_grows_and_free_words_are_judged_when_they_fit() {
     let dir = tempfile::tempdir().unwrap();
     ok(dir.path(), &["init", "--preset", "nano", "--backbone", "transformer", "--to", "t"]);
     let demo = |words: &'static str, json: &'static str| {
-        ok(dir.path(), &["demo", "--checkpoint", "t", "--instruction", words, "--json", json, "--out", &format!("runs/{json}")])
+        ok(
+            dir.path(),
+            &["demo", "--checkpoint", "t", "--instruction", words, "--json", json, "--out", &format!("runs/{json}")],
+        )
     };
     assert!(demo("sing a song", "a.json").contains("\"sing a song\": not scored"));
     let figures = json(dir.path().join("a.json"));
@@ -254,12 +295,20 @@ fn checkpoints_are_evaluated_side_by_side() {
     ok(dir.path(), &["init", "--preset", "nano", "--backbone", "transformer", "--to", "transformer"]);
     let eval = ["eval", "--family", "reach", "--family", "push", "--episodes", "3", "--seed", "5", "--json", "e.json"];
     let table = ok(dir.path(), &[&eval[..], &["--checkpoint", "nano", "--checkpoint", "transformer"]].concat());
-    assert!(table.contains("(1) nano") && table.contains("(2) transformer") && table.contains("0.0 % [0.0, 56.1]"), "{table}");
+    assert!(
+        table.contains("(1) nano") && table.contains("(2) transformer") && table.contains("0.0 % [0.0, 56.1]"),
+        "{table}"
+    );
     let evaluation = json(dir.path().join("e.json"));
     assert_eq!(evaluation["recurrent_state"], "carried");
     for checkpoint in evaluation["checkpoints"].as_array().unwrap() {
         assert_eq!(checkpoint["success"]["push"]["n"], 3);
-        let seeds: Vec<_> = checkpoint["episodes"].as_array().unwrap().iter().map(|episode| episode["seed"].as_u64().unwrap()).collect();
+        let seeds: Vec<_> = checkpoint["episodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|episode| episode["seed"].as_u64().unwrap())
+            .collect();
         assert_eq!(seeds, [5, 6, 7, 5, 6, 7]);
     }
     let again = |more: &[&'static str]| {

@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use robomamba_data::{Dataset, check};
 
-use crate::progress::Progress;
 use crate::output;
+use crate::progress::Progress;
 
 /// Options of `data check`.
 #[derive(Args)]

@@ -55,7 +55,12 @@ pub fn run(args: ConvertArgs) -> Result<()> {
     };
     let parts = parts.collect::<Result<Vec<_>>>()?;
     for part in &parts {
-        output::print(format!("{}: {}, {} tensors left out", part.source.display(), part.part.name(), part.dropped.len()))?;
+        output::print(format!(
+            "{}: {}, {} tensors left out",
+            part.source.display(),
+            part.part.name(),
+            part.dropped.len()
+        ))?;
     }
     let robot = |side: usize| Ok::<_, anyhow::Error>(Tabletop::new(side, side)?.features().clone());
     let mut base = args.preset.config(robot(args.image_size.unwrap_or(96))?);

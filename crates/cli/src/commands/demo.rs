@@ -17,12 +17,12 @@ use crate::interrupt::{self, Interrupted};
 use crate::loaded::{self, Loaded};
 use crate::machine::{Machine, Utc, peak_rss_mb};
 use crate::mcap_log::McapLog;
+use crate::output;
 use crate::progress::Progress;
 use crate::report::{self, Report};
 use crate::run_folder::{RunFolder, write_atomically};
 use crate::table::Table;
 use crate::trace::{Trace, Tracer};
-use crate::output;
 
 /// Families of the shipped checkpoint.
 const FAMILIES: [Family; 5] = [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember];
@@ -141,7 +141,11 @@ impl Show {
             progress.advance(self.standing(&scenario));
         }
         progress.finish();
-        if self.traces.is_empty() { interrupt::check().and(Err(anyhow!("no episode was played"))) } else { Ok(started.elapsed().as_secs_f64()) }
+        if self.traces.is_empty() {
+            interrupt::check().and(Err(anyhow!("no episode was played")))
+        } else {
+            Ok(started.elapsed().as_secs_f64())
+        }
     }
 
     fn play(&mut self, scenario: &Scenario, progress: &Progress, pace: Duration) -> Result<Trace> {
@@ -154,7 +158,8 @@ impl Show {
         let mut next_step = Instant::now();
         let result = drive::play(environment, driver, |driver, step| {
             let bytes = driver.inner().inner().state().bytes();
-            *state_bytes = StateBytes { first: if state_bytes.first == 0 { bytes } else { state_bytes.first }, last: bytes };
+            *state_bytes =
+                StateBytes { first: if state_bytes.first == 0 { bytes } else { state_bytes.first }, last: bytes };
             log.step(step)?;
             tracer.step(step)?;
             if driver.stats().latency_ns.len().is_multiple_of(STEPS_PER_UPDATE) {
@@ -166,7 +171,11 @@ impl Show {
         })?;
         let is_scored = understood != Some(Instructed::NotUnderstood);
         if !is_scored {
-            progress.note(&format!("scene {}: nobody can tell whether that was done; on the table are {}", scenario.seed, environment.things()));
+            progress.note(&format!(
+                "scene {}: nobody can tell whether that was done; on the table are {}",
+                scenario.seed,
+                environment.things()
+            ));
         }
         Ok(Trace { is_scored, ..tracer.finish(result)? })
     }
@@ -208,7 +217,12 @@ fn measure(loaded: &Loaded, traces: &[Trace], stats: &DeadlineStats, state_bytes
         success_interval: success.iter().map(|(&family, rate)| (family, rate.wilson())).collect(),
         success,
         mean_steps: figures::mean_steps(&episodes),
-        latency_ms: Percentiles { p50: percentile(50.0), p95: percentile(95.0), p99: percentile(99.0), max: percentile(100.0) },
+        latency_ms: Percentiles {
+            p50: percentile(50.0),
+            p95: percentile(95.0),
+            p99: percentile(99.0),
+            max: percentile(100.0),
+        },
         control_rate_hz: stats.rate_hz(),
         loop_rate_hz: steps as f64 / seconds.max(1e-9),
         deadline_misses: stats.misses,
@@ -235,7 +249,10 @@ fn print_outcome(figures: &Figures, traces: &[Trace]) -> Result<()> {
     }
     for trace in traces.iter().filter(|trace| !trace.is_scored) {
         let result = &trace.result;
-        output::print(format!("\"{}\": not scored, because its words do not fit the scene ({} {}, {} steps)", result.instruction, result.family, result.seed, result.steps))?;
+        output::print(format!(
+            "\"{}\": not scored, because its words do not fit the scene ({} {}, {} steps)",
+            result.instruction, result.family, result.seed, result.steps
+        ))?;
     }
     output::print(measurements(figures))
 }
@@ -244,10 +261,16 @@ fn measurements(figures: &Figures) -> Table {
     let latency = figures.latency_ms;
     let mut table = Table::new(["measured", ""]);
     let memory = figures.peak_rss_mb.map_or("n/a".into(), |mb| format!("{mb:.0} MB"));
-    table.row(["control latency p50, p95, p99", &format!("{:.2}, {:.2}, {:.2} ms", latency.p50, latency.p95, latency.p99)]);
+    table.row([
+        "control latency p50, p95, p99",
+        &format!("{:.2}, {:.2}, {:.2} ms", latency.p50, latency.p95, latency.p99),
+    ]);
     table.row(["control rate", &format!("{:.0} Hz", figures.control_rate_hz)]);
     table.row(["deadline misses at 30 Hz", &format!("{} of {} steps", figures.deadline_misses, figures.steps)]);
-    table.row(["state at the first and last step", &format!("{}, {} bytes", figures.state_bytes.first, figures.state_bytes.last)]);
+    table.row([
+        "state at the first and last step",
+        &format!("{}, {} bytes", figures.state_bytes.first, figures.state_bytes.last),
+    ]);
     table.row(["peak memory", &memory]);
     table
 }

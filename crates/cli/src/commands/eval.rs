@@ -17,11 +17,11 @@ use crate::figures::{self, overall};
 use crate::interval::Rate;
 use crate::loaded::{self, Loaded};
 use crate::machine::Machine;
+use crate::output;
 use crate::parallel;
 use crate::progress::Progress;
 use crate::run_folder::write_atomically;
 use crate::table::Table;
-use crate::output;
 
 /// Options of `eval`.
 #[derive(Args)]
@@ -126,7 +126,8 @@ impl EvalArgs {
 /// The scenes of all families; the longest families first, so that no thread is left with them at the end.
 fn scenarios(args: &EvalArgs) -> Result<Vec<Scenario>> {
     args.seed.checked_add(args.episodes.into()).with_context(|| format!("--seed {} leaves no room", args.seed))?;
-    let scenario = |family, seed| Scenario { family, seed, split: args.split, difficulty: args.difficulty(), attempt: 0 };
+    let scenario =
+        |family, seed| Scenario { family, seed, split: args.split, difficulty: args.difficulty(), attempt: 0 };
     let mut families = args.families.list();
     families.sort_by_key(|&family| std::cmp::Reverse(family));
     let seeds = || args.seed..args.seed + u64::from(args.episodes);

@@ -19,10 +19,10 @@ use serde::Serialize;
 
 use crate::args::{Families, Jobs, Span, parse_fraction, parse_split};
 use crate::loaded::Loaded;
+use crate::output;
 use crate::parallel;
 use crate::progress::Progress;
 use crate::summary::Summary;
-use crate::output;
 
 /// Options of `data record`.
 #[derive(Args)]
@@ -191,7 +191,9 @@ impl Worker {
             }
         };
         match (&mut self.learner, &plan.policy) {
-            (Some(learner), Some(policy)) => corrected_rollout(&mut self.environment, learner, &rollout.scenario, policy.share, sink)?,
+            (Some(learner), Some(policy)) => {
+                corrected_rollout(&mut self.environment, learner, &rollout.scenario, policy.share, sink)?
+            }
             _ => expert_rollout(&mut self.environment, &rollout, sink).map(drop)?,
         }
         outcome?;
@@ -227,7 +229,14 @@ fn corrected_rollout(
             _ => label,
         };
         let outcome = environment.step(&executed)?;
-        sink(ExpertFrame { observation: &observation, environment_state, label, executed, outcome, is_demonstration: true });
+        sink(ExpertFrame {
+            observation: &observation,
+            environment_state,
+            label,
+            executed,
+            outcome,
+            is_demonstration: true,
+        });
         observation.clone_from(environment.observe());
     }
     Ok(())
@@ -314,7 +323,8 @@ enum Draw {
 
 /// 64 random bits that depend on the episode's seed and the purpose only (SplitMix64, Steele et al. 2014).
 fn draw(seed: u64, purpose: Draw) -> u64 {
-    let mut z = seed.wrapping_mul(0xD134_2543_DE82_EF95).wrapping_add((purpose as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut z =
+        seed.wrapping_mul(0xD134_2543_DE82_EF95).wrapping_add((purpose as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)

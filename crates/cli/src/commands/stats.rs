@@ -7,9 +7,9 @@ use clap::Args;
 use robomamba_data::{Dataset, FeatureStats};
 use serde_json::json;
 
+use crate::output;
 use crate::summary::Summary;
 use crate::table::Table;
-use crate::output;
 
 /// Options of `data stats`.
 #[derive(Args)]
@@ -26,7 +26,8 @@ pub fn run(args: StatsArgs) -> Result<()> {
     let dataset = Dataset::open(&args.dir)?;
     let summary = Summary::of(&dataset)?;
     if args.json {
-        let features: serde_json::Map<_, _> = dataset.stats().iter().map(|(name, stats)| (name.into(), json(stats))).collect();
+        let features: serde_json::Map<_, _> =
+            dataset.stats().iter().map(|(name, stats)| (name.into(), json(stats))).collect();
         output::print(serde_json::to_string_pretty(&json!({ "summary": summary, "features": features }))?)?;
         return Ok(());
     }
@@ -46,10 +47,12 @@ fn table(dataset: &Dataset) -> Table {
         let Some(stats) = dataset.stats().get(name) else { continue };
         let channels = feature.is_camera().then(|| ["r", "g", "b"].map(String::from).to_vec());
         let names = channels.or_else(|| feature.dimension_names());
-        let quantile = |wanted: &str| stats.entries().find(|(entry, _)| *entry == wanted).map_or(&[][..], |(_, values)| values);
+        let quantile =
+            |wanted: &str| stats.entries().find(|(entry, _)| *entry == wanted).map_or(&[][..], |(_, values)| values);
         for i in 0..stats.mean.len() {
             let label = names.as_ref().and_then(|names| names.get(i)).map_or(String::new(), |dim| format!(" {dim}"));
-            let columns: [&[f64]; 6] = [&stats.min, &stats.mean, &stats.max, &stats.std, quantile("q01"), quantile("q99")];
+            let columns: [&[f64]; 6] =
+                [&stats.min, &stats.mean, &stats.max, &stats.std, quantile("q01"), quantile("q99")];
             let cells = columns.map(|values| values.get(i).map_or("-".into(), |value| format!("{value:.4}")));
             table.row([format!("{name}{label}")].into_iter().chain(cells));
         }

@@ -80,7 +80,8 @@ impl FromStr for Change {
         if path.iter().any(String::is_empty) {
             return Err(format!("expected a key such as schedule.minutes, found `{key}`"));
         }
-        let parsed: Option<Value> = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        let parsed: Option<Value> =
+            format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
         Ok(Self { path, value: parsed.unwrap_or_else(|| Value::String(value.into())) })
     }
 }
@@ -91,7 +92,9 @@ impl Change {
         let mut table = table;
         for group in groups {
             let entry = table.entry(group.clone()).or_insert_with(|| Table::new().into());
-            table = entry.as_table_mut().ok_or_else(|| anyhow!("--set {}: `{group}` is not a table", self.path.join(".")))?;
+            table = entry
+                .as_table_mut()
+                .ok_or_else(|| anyhow!("--set {}: `{group}` is not a table", self.path.join(".")))?;
         }
         table.insert(last.clone(), self.value.clone());
         Ok(())

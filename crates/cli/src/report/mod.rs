@@ -34,7 +34,8 @@ const SHOWN_PER_FAMILY: (usize, usize) = (2, 1);
 
 /// The page.
 pub fn html(report: &Report) -> String {
-    let sections = [heading(report), tiles(report.figures), families(report), latency(report), episodes(report), about(report)];
+    let sections =
+        [heading(report), tiles(report.figures), families(report), latency(report), episodes(report), about(report)];
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>RoboMamba demonstration, {}</title><style>{}</style></head><body><main>\n{}</main></body></html>\n",
@@ -51,7 +52,10 @@ fn heading(report: &Report) -> String {
         (0, n) => format!("{n} episodes with an instruction of your own, not scored"),
         (n, _) => format!("{} of {n} held-out episodes solved", rate.k),
     };
-    format!("<h1>{title}</h1><p class=\"soft\">RoboMamba on <i>tabletop</i>, from rendered pixels and text, {}</p>\n", report.time)
+    format!(
+        "<h1>{title}</h1><p class=\"soft\">RoboMamba on <i>tabletop</i>, from rendered pixels and text, {}</p>\n",
+        report.time
+    )
 }
 
 fn tiles(figures: &Figures) -> String {
@@ -59,9 +63,21 @@ fn tiles(figures: &Figures) -> String {
     let rate = overall(&figures.success);
     let (low, high) = rate.wilson();
     let tiles = [
-        ("Success", format!("{:.0} %", 100.0 * rate.fraction()), format!("95 % interval {:.0} to {:.0} %", 100.0 * low, 100.0 * high)),
-        ("Control latency", format!("{:.2} ms", latency.p50), format!("p95 {:.2}, p99 {:.2} ms", latency.p95, latency.p99)),
-        ("Control rate", format!("{:.0} Hz", figures.control_rate_hz), format!("whole loop {:.0} Hz", figures.loop_rate_hz)),
+        (
+            "Success",
+            format!("{:.0} %", 100.0 * rate.fraction()),
+            format!("95 % interval {:.0} to {:.0} %", 100.0 * low, 100.0 * high),
+        ),
+        (
+            "Control latency",
+            format!("{:.2} ms", latency.p50),
+            format!("p95 {:.2}, p99 {:.2} ms", latency.p95, latency.p99),
+        ),
+        (
+            "Control rate",
+            format!("{:.0} Hz", figures.control_rate_hz),
+            format!("whole loop {:.0} Hz", figures.loop_rate_hz),
+        ),
         ("Deadline misses", figures.deadline_misses.to_string(), format!("of {} steps at 30 Hz", figures.steps)),
         state_tile(figures.state_bytes),
         ("Peak memory", figures.peak_rss_mb.map_or("n/a".into(), |mb| format!("{mb:.0} MB")), "whole process".into()),
@@ -74,7 +90,11 @@ fn tiles(figures: &Figures) -> String {
 
 fn state_tile(bytes: StateBytes) -> (&'static str, String, String) {
     let kib = |bytes: usize| format!("{:.0} KiB", bytes as f64 / 1024.0);
-    let note = if bytes.first == bytes.last { "at the first and last step".into() } else { format!("at the end; {} at first", kib(bytes.first)) };
+    let note = if bytes.first == bytes.last {
+        "at the first and last step".into()
+    } else {
+        format!("at the end; {} at first", kib(bytes.first))
+    };
     ("State", kib(bytes.last), note)
 }
 
@@ -139,8 +159,12 @@ fn shown(traces: &[Trace]) -> Vec<&Trace> {
         traces[..index].iter().filter(|other| (other.result.family, other.result.success()) == kind).count()
     };
     let limit = |trace: &Trace| if trace.result.success() { SHOWN_PER_FAMILY.1 } else { SHOWN_PER_FAMILY.0 };
-    let mut shown: Vec<&Trace> =
-        traces.iter().enumerate().filter(|(index, trace)| same(*index) < limit(trace)).map(|(_, trace)| trace).collect();
+    let mut shown: Vec<&Trace> = traces
+        .iter()
+        .enumerate()
+        .filter(|(index, trace)| same(*index) < limit(trace))
+        .map(|(_, trace)| trace)
+        .collect();
     shown.sort_by_key(|trace| (trace.result.family, !trace.result.success()));
     shown
 }
@@ -206,16 +230,19 @@ fn row(index: usize, trace: &Trace) -> String {
 
 fn badge(trace: &Trace) -> String {
     let class = if trace.result.success() { "good" } else { "bad" };
-    let (class, text) = if trace.is_scored { (class, outcome_text(trace.result.status)) } else { ("neutral", "not scored") };
+    let (class, text) =
+        if trace.is_scored { (class, outcome_text(trace.result.status)) } else { ("neutral", "not scored") };
     format!("<span class=\"badge {class}\">{text}</span>")
 }
 
 fn about(report: &Report) -> String {
     let figures = report.figures;
-    let mut entries = vec![("Machine", figures.machine.to_string()), ("Program", format!("robomamba {}", figures.machine.robomamba))];
+    let mut entries =
+        vec![("Machine", figures.machine.to_string()), ("Program", format!("robomamba {}", figures.machine.robomamba))];
     entries.push(("Checkpoint", figures.checkpoint.clone()));
     entries.extend(report.policy.iter().cloned());
-    let entries: String = entries.iter().map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>", escape(value))).collect();
+    let entries: String =
+        entries.iter().map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>", escape(value))).collect();
     format!(
         "<h2>How it was made</h2><div class=\"card\"><dl>{entries}<dt>Command</dt><dd><code>{}</code></dd></dl></div>\
          <p class=\"note\">All steps with pictures, state, action and confidence are in <code>episodes.mcap</code> beside this file; Foxglove opens it.</p>\n",

@@ -56,15 +56,30 @@ pub fn latency_histogram(latencies_ms: &[f64], deadline_ms: f64) -> String {
         let height = (frame.height * count as f64 / most).max(1.5);
         let (x, y) = (frame.left + i as f64 * step, frame.bottom() - height);
         let late = if axis.edge_ms(i, bins.len()) >= deadline_ms { " late" } else { "" };
-        let _ = write!(svg, r#"<rect class="bin{late}" x="{x:.1}" y="{y:.1}" width="{:.1}" height="{height:.1}"><title>{count} steps</title></rect>"#, step - 1.0);
+        let _ = write!(
+            svg,
+            r#"<rect class="bin{late}" x="{x:.1}" y="{y:.1}" width="{:.1}" height="{height:.1}"><title>{count} steps</title></rect>"#,
+            step - 1.0
+        );
     }
-    let _ = write!(svg, r#"<line class="axis" x1="{}" y1="{y}" x2="{}" y2="{y}"/>"#, frame.x(0.0), frame.x(1.0), y = frame.bottom());
+    let _ = write!(
+        svg,
+        r#"<line class="axis" x1="{}" y1="{y}" x2="{}" y2="{y}"/>"#,
+        frame.x(0.0),
+        frame.x(1.0),
+        y = frame.bottom()
+    );
     for (tick, label) in axis.ticks() {
         let x = frame.x(axis.fraction(tick));
         let _ = write!(svg, r#"<text x="{x:.1}" y="{:.1}" text-anchor="middle">{label}</text>"#, frame.bottom() + 16.0);
     }
     let x = frame.x(axis.fraction(deadline_ms));
-    let _ = write!(svg, r#"<line class="deadline" x1="{x:.1}" y1="16" x2="{x:.1}" y2="{:.1}"/><text class="deadline" x="{:.1}" y="12" text-anchor="end">deadline {deadline_ms:.1} ms</text>"#, frame.bottom(), x + 4.0);
+    let _ = write!(
+        svg,
+        r#"<line class="deadline" x1="{x:.1}" y1="16" x2="{x:.1}" y2="{:.1}"/><text class="deadline" x="{:.1}" y="12" text-anchor="end">deadline {deadline_ms:.1} ms</text>"#,
+        frame.bottom(),
+        x + 4.0
+    );
     svg + "</svg>"
 }
 
@@ -122,16 +137,32 @@ pub struct Line<'a> {
 pub fn traces(lines: &[Line], range: (f32, f32), height: f64) -> String {
     let frame = Frame { left: 34.0, top: 8.0, width: 560.0, height };
     let steps = lines.iter().map(|line| line.values.len()).max().unwrap_or(0);
-    let mut svg = format!(r#"<svg class="chart trace" viewBox="0 0 600 {:.0}" role="img" aria-label="traces">"#, height + 26.0);
+    let mut svg =
+        format!(r#"<svg class="chart trace" viewBox="0 0 600 {:.0}" role="img" aria-label="traces">"#, height + 26.0);
     for (value, fraction) in [(range.0, 0.0), ((range.0 + range.1) / 2.0, 0.5), (range.1, 1.0)] {
         let y = frame.y(fraction);
-        let _ = write!(svg, r#"<line class="grid" x1="{}" y1="{y:.1}" x2="{}" y2="{y:.1}"/><text x="28" y="{:.1}" text-anchor="end">{value}</text>"#, frame.x(0.0), frame.x(1.0), y + 3.5);
+        let _ = write!(
+            svg,
+            r#"<line class="grid" x1="{}" y1="{y:.1}" x2="{}" y2="{y:.1}"/><text x="28" y="{:.1}" text-anchor="end">{value}</text>"#,
+            frame.x(0.0),
+            frame.x(1.0),
+            y + 3.5
+        );
     }
     for (index, line) in lines.iter().enumerate() {
-        let _ = write!(svg, r#"<polyline class="line line{index}" points="{}"/>"#, points(&frame, &line.values, range, steps));
+        let _ = write!(
+            svg,
+            r#"<polyline class="line line{index}" points="{}"/>"#,
+            points(&frame, &line.values, range, steps)
+        );
     }
     let y = frame.bottom() + 14.0;
-    let _ = write!(svg, r#"<text x="{}" y="{y}">step 0</text><text x="{}" y="{y}" text-anchor="end">{steps}</text>"#, frame.x(0.0), frame.x(1.0));
+    let _ = write!(
+        svg,
+        r#"<text x="{}" y="{y}">step 0</text><text x="{}" y="{y}" text-anchor="end">{steps}</text>"#,
+        frame.x(0.0),
+        frame.x(1.0)
+    );
     svg + "</svg>"
 }
 
@@ -140,7 +171,12 @@ fn points(frame: &Frame, values: &[f32], (low, high): (f32, f32), steps: usize) 
     let mut text = String::new();
     for (step, value) in values.iter().enumerate().step_by(stride) {
         let fraction = ((value - low) / (high - low)).clamp(0.0, 1.0);
-        let _ = write!(text, "{:.1},{:.1} ", frame.x(step as f64 / steps.max(2).saturating_sub(1) as f64), frame.y(fraction.into()));
+        let _ = write!(
+            text,
+            "{:.1},{:.1} ",
+            frame.x(step as f64 / steps.max(2).saturating_sub(1) as f64),
+            frame.y(fraction.into())
+        );
     }
     text
 }
@@ -168,7 +204,10 @@ mod tests {
         assert!(points.split_whitespace().count() <= POINTS_MAX);
         for point in points.split_whitespace() {
             let (x, y) = point.split_once(',').unwrap();
-            assert!((34.0..=594.0).contains(&x.parse::<f64>().unwrap()) && (8.0..=108.0).contains(&y.parse::<f64>().unwrap()));
+            assert!(
+                (34.0..=594.0).contains(&x.parse::<f64>().unwrap())
+                    && (8.0..=108.0).contains(&y.parse::<f64>().unwrap())
+            );
         }
     }
 }
