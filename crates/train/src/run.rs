@@ -81,11 +81,15 @@ struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     fn new(config: &'a TrainConfig) -> Result<Self> {
         let corpus = Corpus::load(&config.data, config.normalisation)?;
-        let start = Start::new(config, &corpus)?;
+        let checkpoints = Checkpoints::of(&config.out);
+        let last = checkpoints.last();
+        let start = match &last {
+            Some(last) => Start::resume(config, last, &corpus)?,
+            None => Start::new(config, &corpus)?,
+        };
         let n_auxiliary = if config.loss.auxiliary > 0.0 { corpus.n_environment() } else { 0 };
         let mut parameters = Parameters::new(&start.model, &start.weights, n_auxiliary)?;
-        let checkpoints = Checkpoints::of(&config.out);
-        let resumed = checkpoints.last().map(|last| restore(&last, &mut parameters)).transpose()?;
+        let resumed = last.map(|last| restore(&last, &mut parameters)).transpose()?;
         let policy = PolicyModel::new(&start.model, n_auxiliary, config.threads);
         let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone());
         let mut position = Position { seed: config.seed, ..Position::default() };
@@ -242,6 +246,16 @@ impl Start {
         };
         let weights = Weights::random(&model, config.seed);
         Ok(Self { model, weights, tokenizer, stats: corpus.stats.clone() })
+    }
+
+    /// The vocabulary and the statistics are those that the run began with, whatever the data is now.
+    fn resume(config: &TrainConfig, last: &Path, corpus: &Corpus) -> Result<Self> {
+        let start = Self::from_checkpoint(&last.join("pretrained_model"), corpus)?;
+        if config.initial_checkpoint.is_none() && start.model != config.model(corpus.features.clone()) {
+            let reason = "its model is not the one of the configuration; choose another `out` folder or the old model";
+            return Err(TrainError::State { path: last.into(), reason: reason.into() });
+        }
+        Ok(start)
     }
 
     fn from_checkpoint(path: &Path, corpus: &Corpus) -> Result<Self> {

@@ -55,8 +55,6 @@ pub(crate) struct Batch {
 
 /// What the model says at each step, a row each.
 pub(crate) struct Outputs {
-    /// Output of the trunk, `[rows, d_model]`.
-    pub hidden: Tensor<2>,
     /// Normalised action chunks, `[rows, chunk_size * action_dim]`.
     pub actions: Tensor<2>,
     /// Logits of success, `[rows, 1]`.
@@ -84,29 +82,30 @@ impl PolicyModel {
     /// Runs a batch, each episode from its state in `initial` (zeros where absent).
     pub(crate) fn forward(&self, leaves: &Leaves, batch: Batch, initial: &[Option<SequenceState>]) -> Outputs {
         let config = &self.config;
-        let tokens = self.tokens(leaves, &batch);
+        let lengths = Arc::clone(&batch.episodes.lengths);
+        let tokens = self.tokens(leaves, batch);
         let trunk = leaves.under("backbone");
         let (hidden, last) = match &config.backbone {
-            BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, &batch.episodes.lengths, tokens, initial),
+            BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, &lengths, tokens, initial),
             BackboneConfig::Transformer(transformer) => {
-                (transformer::forward(transformer, &trunk, &batch.episodes.lengths, tokens), Vec::new())
+                (transformer::forward(transformer, &trunk, &lengths, tokens), Vec::new())
             }
         };
         Outputs {
             actions: heads::action(&leaves.under("head.action"), &hidden),
             confidence: heads::confidence(&leaves.under("head.confidence"), &hidden),
             auxiliary: (self.n_auxiliary > 0).then(|| linear(&leaves.root(), "auxiliary", &hidden)),
-            hidden,
             last,
         }
     }
 
     /// The token of every step, `[rows, d_model]`.
-    fn tokens(&self, leaves: &Leaves, batch: &Batch) -> Tensor<2> {
+    fn tokens(&self, leaves: &Leaves, mut batch: Batch) -> Tensor<2> {
         let config = &self.config;
         let patch_dim = config.vision.patch_dim();
-        let patches = &batch.frames.patches;
-        let patches = ops::constant(patches.clone(), [patches.len() / patch_dim, patch_dim]);
+        let patches = std::mem::take(&mut batch.frames.patches);
+        let n_patch = patches.len() / patch_dim;
+        let patches = ops::constant(patches, [n_patch, patch_dim]);
         let seen = vision::forward(&self.vision, &leaves.under("vision"), ops::input(&patches));
         let words = text::forward(&config.text, &leaves.under("text"), &batch.texts);
         let scope = leaves.under("connector");
@@ -114,8 +113,9 @@ impl PolicyModel {
         let d_model = config.backbone.d_model();
         let steps = gather(ops::input(&fused), Arc::clone(&batch.episodes.frame), d_model);
         let state_dim = config.features.state.dim();
-        let state = &batch.episodes.state;
-        let state = ops::constant(state.clone(), [state.len() / state_dim, state_dim]);
+        let state = batch.episodes.state;
+        let n_step = state.len() / state_dim;
+        let state = ops::constant(state, [n_step, state_dim]);
         steps + connector::state(&scope, &state)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 use super::{Forward, FusedOp, Input, apply};
 
@@ -74,15 +75,16 @@ impl FusedOp<3, 2> for JoinKeys {
     fn forward(&self, [patches, camera, words]: [&[f32]; 3]) -> Forward<2, ()> {
         let KeyLayout { instruction, n_camera, n_patch, n_word, width } = &self.0;
         let (frame_len, word_len) = (n_camera * n_patch * width, n_word * width);
-        let mut output = Vec::with_capacity(instruction.len() * self.0.n_key() * width);
-        for (patches, &instruction) in patches.chunks_exact(frame_len).zip(instruction.iter()) {
-            for (patches, camera) in patches.chunks_exact(n_patch * width).zip(camera.chunks_exact(*width)) {
-                for patch in patches.chunks_exact(*width) {
-                    output.extend(patch.iter().zip(camera).map(|(patch, camera)| patch + camera));
-                }
+        let mut output = vec![0.0; instruction.len() * (frame_len + word_len)];
+        let frames = output.par_chunks_exact_mut(frame_len + word_len).zip(patches.par_chunks_exact(frame_len));
+        frames.zip(&instruction[..]).for_each(|((output, patches), &instruction)| {
+            let (out_patches, out_words) = output.split_at_mut(frame_len);
+            out_patches.copy_from_slice(patches);
+            for (rows, camera) in out_patches.chunks_exact_mut(n_patch * width).zip(camera.chunks_exact(*width)) {
+                rows.chunks_exact_mut(*width).for_each(|row| add(row, camera));
             }
-            output.extend_from_slice(&words[instruction * word_len..][..word_len]);
-        }
+            out_words.copy_from_slice(&words[instruction * word_len..][..word_len]);
+        });
         Forward { output, shape: [instruction.len() * self.0.n_key(), *width], saved: () }
     }
 
@@ -95,11 +97,12 @@ impl FusedOp<3, 2> for JoinKeys {
     ) -> [Option<Vec<f32>>; 3] {
         let KeyLayout { instruction, n_camera, n_patch, n_word, width } = &self.0;
         let (frame_len, word_len) = (n_camera * n_patch * width, n_word * width);
-        let mut d_patches = Vec::with_capacity(patches.len());
+        let mut d_patches = vec![0.0; patches.len()];
+        let frames = d_patches.par_chunks_exact_mut(frame_len).zip(grad.par_chunks_exact(frame_len + word_len));
+        frames.for_each(|(d_patches, grad)| d_patches.copy_from_slice(&grad[..frame_len]));
         let (mut d_camera, mut d_words) = (vec![0.0; camera.len()], vec![0.0; words.len()]);
         for (grad, &instruction) in grad.chunks_exact(frame_len + word_len).zip(instruction.iter()) {
             let (grad_patches, grad_words) = grad.split_at(frame_len);
-            d_patches.extend_from_slice(grad_patches);
             for (rows, camera) in grad_patches.chunks_exact(n_patch * width).zip(d_camera.chunks_exact_mut(*width)) {
                 rows.chunks_exact(*width).for_each(|row| add(camera, row));
             }
