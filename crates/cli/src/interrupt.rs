@@ -14,7 +14,7 @@ pub struct Interrupted;
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted; run the same command again to continue")
+        f.write_str("interrupted; run the same command again")
     }
 }
 

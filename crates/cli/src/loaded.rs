@@ -28,6 +28,12 @@ pub fn find(chosen: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
+/// The folder itself, or `pretrained_model` in it for a checkpoint of a training run.
+pub fn resolve(path: &Path) -> PathBuf {
+    let of_run = path.join("pretrained_model");
+    if !path.join("config.json").exists() && of_run.is_dir() { of_run } else { path.into() }
+}
+
 /// A checkpoint that can drive `tabletop`.
 pub struct Loaded {
     path: PathBuf,
@@ -35,11 +41,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the checkpoint folder `path`.
+    /// Loads the checkpoint folder `path`, see [`resolve`].
     ///
     /// # Errors
     /// When it is incomplete or damaged, or was made for another robot.
     pub fn open(path: &Path) -> Result<Self> {
+        let path = &resolve(path);
         let context = || format!("cannot load the checkpoint {}", path.display());
         let model = Arc::new(Model::load(path).with_context(context)?);
         let loaded = Self { path: path.into(), model };

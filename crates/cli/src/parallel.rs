@@ -75,7 +75,8 @@ mod tests {
         let calls = AtomicUsize::new(0);
         let work = |(): &mut (), i| {
             calls.fetch_add(1, Ordering::Relaxed);
-            if i == 3 { Err(anyhow!("three")) } else { Ok(thread::sleep(std::time::Duration::from_millis(1))) }
+            thread::sleep(std::time::Duration::from_millis(1));
+            if i == 3 { Err(anyhow!("three")) } else { Ok(()) }
         };
         let error = map(jobs(2), 10_000, || Ok(()), work).unwrap_err();
         assert_eq!(error.to_string(), "three");

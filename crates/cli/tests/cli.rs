@@ -202,6 +202,45 @@ fn a_killed_recording_continues_and_ends_with_the_same_bytes() {
     assert!(files(&dir.path().join("whole")) == files(&dir.path().join("killed")));
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_in_good_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["data", "record", "--family", "push", "--episodes", "5000", "--out", "d", "--jobs", "2"];
+    let child = command(dir.path(), &args).stderr(Stdio::piped()).spawn().unwrap();
+    let partial = dir.path().join("d/push.partial");
+    let start = Instant::now();
+    while fs::read_dir(&partial).map_or(0, |entries| entries.count()) < 5 && start.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("error: recording `push`: interrupted; run the same command again"), "{stderr}");
+    assert!(partial.is_dir() && !dir.path().join("d/push").exists());
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn a_policy_is_trained_and_evaluated() {
+    let dir = tempfile::tempdir().unwrap();
+    ok(dir.path(), &["data", "record", "--family", "reach", "--episodes", "6", "--out", "data", "--image-size", "32"]);
+    let config =
+        "out = 'run'\npreset = 'nano'\n[[data]]\npath = 'data/reach'\n[schedule]\nkind = 'steps'\nsteps = 500\n";
+    fs::write(dir.path().join("c.toml"), config).unwrap();
+    let train =
+        ["train", "--config", "c.toml", "--set", "schedule.steps=3", "--set", "backbone=transformer", "--quiet"];
+    assert!(ok(dir.path(), &train).contains("finished at step 3"));
+    let checkpoint = "run/checkpoints/last";
+    assert!(json(dir.path().join(checkpoint).join("pretrained_model/train_config.json"))["backbone"] == "transformer");
+    let table = ok(dir.path(), &["eval", "--checkpoint", checkpoint, "--family", "reach", "--episodes", "2"]);
+    assert!(table.contains("reach"), "{table}");
+    let stopped =
+        ok(dir.path(), &["train", "--config", "c.toml", "--out", "other", "--max-minutes", "0.001", "--quiet"]);
+    assert!(stopped.contains("stopped; the same command continues"), "{stopped}");
+}
+
 #[test]
 fn a_policy_drives_and_the_expert_labels() {
     let dir = with_checkpoint();

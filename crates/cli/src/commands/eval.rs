@@ -199,7 +199,7 @@ fn table(scores: &[Scores]) -> Table {
     let heading = |i: usize, name: &str| if several { format!("{name} ({})", i + 1) } else { name.to_string() };
     let columns = |i: usize| ["n", "k", "rate [95 % interval]", "mean steps"].map(|name| heading(i, name));
     let mut table = Table::new(["family".to_string()].into_iter().chain((0..scores.len()).flat_map(columns)));
-    let families = scores.first().map(|first| first.success.keys().copied().collect()).unwrap_or(Vec::new());
+    let families: Vec<Family> = scores.first().map(|first| first.success.keys().copied().collect()).unwrap_or_default();
     for family in families {
         let cells = scores.iter().flat_map(|of| cells(of.success[&family], of.mean_steps.get(&family).copied()));
         table.row([family.to_string()].into_iter().chain(cells));

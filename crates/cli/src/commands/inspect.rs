@@ -7,6 +7,7 @@ use clap::Args;
 use robomamba_model::{Dtype, Preset, Summary};
 use robomamba_sim::{Environment, Tabletop};
 
+use crate::loaded;
 use crate::output;
 
 /// Options of `inspect`.
@@ -41,7 +42,9 @@ pub fn run(args: InspectArgs) -> Result<()> {
 
 fn summary(args: &InspectArgs) -> Result<Summary> {
     match (&args.path, args.preset) {
-        (Some(path), _) => Summary::load(path).with_context(|| format!("cannot inspect {}", path.display())),
+        (Some(path), _) => {
+            Summary::load(&loaded::resolve(path)).with_context(|| format!("cannot inspect {}", path.display()))
+        }
         (None, Some(preset)) => {
             let robot = Tabletop::new(96, 96)?.features().clone();
             Ok(Summary::of(&preset.config(robot), Dtype::F32))

@@ -18,7 +18,7 @@ use robomamba_sim::{
 use serde::Serialize;
 
 use crate::args::{Families, Jobs, Span, parse_fraction, parse_split};
-use crate::loaded::Loaded;
+use crate::loaded::{self, Loaded};
 use crate::output;
 use crate::parallel;
 use crate::progress::Progress;
@@ -144,7 +144,7 @@ fn plans(args: &RecordArgs) -> Result<Vec<Plan>> {
 
 impl PolicyPlan {
     fn new(path: &Path, share: f64) -> Result<Self> {
-        let file = path.join("manifest.json");
+        let file = loaded::resolve(path).join("manifest.json");
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let manifest = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
         Ok(Self { manifest, share })

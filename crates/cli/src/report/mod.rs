@@ -66,19 +66,19 @@ fn tiles(figures: &Figures) -> String {
         (
             "Success",
             format!("{:.0} %", 100.0 * rate.fraction()),
-            format!("95 % interval {:.0} to {:.0} %", 100.0 * low, 100.0 * high),
+            format!("95 %: {:.0} to {:.0} %", 100.0 * low, 100.0 * high),
         ),
         (
             "Control latency",
             format!("{:.2} ms", latency.p50),
-            format!("p95 {:.2}, p99 {:.2} ms", latency.p95, latency.p99),
+            format!("p95 {:.2}, p99 {:.2}", latency.p95, latency.p99),
         ),
         (
             "Control rate",
             format!("{:.0} Hz", figures.control_rate_hz),
             format!("whole loop {:.0} Hz", figures.loop_rate_hz),
         ),
-        ("Deadline misses", figures.deadline_misses.to_string(), format!("of {} steps at 30 Hz", figures.steps)),
+        ("Deadline misses", figures.deadline_misses.to_string(), format!("of {} steps", figures.steps)),
         state_tile(figures.state_bytes),
         ("Peak memory", figures.peak_rss_mb.map_or("n/a".into(), |mb| format!("{mb:.0} MB")), "whole process".into()),
     ];
@@ -91,9 +91,9 @@ fn tiles(figures: &Figures) -> String {
 fn state_tile(bytes: StateBytes) -> (&'static str, String, String) {
     let kib = |bytes: usize| format!("{:.0} KiB", bytes as f64 / 1024.0);
     let note = if bytes.first == bytes.last {
-        "at the first and last step".into()
+        "first and last step".into()
     } else {
-        format!("at the end; {} at first", kib(bytes.first))
+        format!("last; first {}", kib(bytes.first))
     };
     ("State", kib(bytes.last), note)
 }
