@@ -1,4 +1,12 @@
 //! Trains RoboMamba policies on whole episodes with burn.
+//!
+//! [`run`] reads LeRobotDatasets, packs whole episodes into batches without padding, and sends them through
+//! a graph whose parameters are those of [`robomamba_model::param_specs`]: every distinct frame and
+//! instruction of a batch is encoded once, then the episodes run in parallel through the scan. Burn keeps
+//! the tape; the operations on it are fused ones on `robomamba_kernels` with gradients of their own.
+//!
+//! A run is a function of its configuration: the order of the data follows from the seed and the number of
+//! the step, and a run that was killed continues from its last checkpoint on the same curve, bit for bit.
 #![forbid(unsafe_code)]
 
 mod assemble;
@@ -6,8 +14,6 @@ mod config;
 mod corpus;
 mod error;
 mod gemm;
-#[cfg(test)]
-mod gradcheck;
 mod lanes;
 mod learner;
 mod metrics;
@@ -15,11 +21,11 @@ mod modules;
 mod ops;
 mod optimiser;
 mod parameters;
-#[cfg(test)]
-mod parity;
 mod plan;
 mod run;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod throughput;
 
 pub use config::{AugmentConfig, Backbone, BatchConfig, DataConfig, OutputConfig, ScheduleConfig, TrainConfig};

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::config::BatchConfig;
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, Source};
 
 /// Batches that a round has, about. Within a round every data set contributes its share exactly.
 const BATCHES_PER_ROUND: usize = 32;
@@ -55,11 +55,16 @@ struct PlannedSource {
 
 impl Planner {
     pub(crate) fn new(corpus: &Corpus, config: &BatchConfig, seed: u64) -> Self {
-        let total: f64 = corpus.sources.iter().map(|source| source.weight).sum();
-        let sources = corpus.sources.iter().map(|source| {
-            let sizes: Vec<_> = source.episodes.iter().map(|episode| (episode.len, episode.runs.len())).collect();
+        let sizes = |source: &Source| source.episodes.iter().map(|episode| (episode.len, episode.runs.len())).collect();
+        Self::of_sizes(corpus.sources.iter().map(|source| (source.weight, sizes(source))).collect(), config, seed)
+    }
+
+    /// A planner for sources of these weights, whose episodes have so many steps and distinct frames.
+    pub(crate) fn of_sizes(sources: Vec<(f64, Vec<(usize, usize)>)>, config: &BatchConfig, seed: u64) -> Self {
+        let total: f64 = sources.iter().map(|(weight, _)| weight).sum();
+        let sources = sources.into_iter().map(|(weight, sizes)| {
             let mean = sizes.iter().map(|&(_, frames)| frames as f64).sum::<f64>() / sizes.len() as f64;
-            let frames = source.weight / total * (BATCHES_PER_ROUND * config.max_frames) as f64;
+            let frames = weight / total * (BATCHES_PER_ROUND * config.max_frames) as f64;
             PlannedSource { sizes, quota: ((frames / mean).round() as usize).max(1) }
         });
         Self { seed, config: config.clone(), sources: sources.collect() }

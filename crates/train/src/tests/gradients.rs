@@ -12,7 +12,7 @@ use crate::{OptimiserConfig, Parameters};
 
 const N_AUXILIARY: usize = 3;
 
-fn features(n_camera: usize) -> FeatureSpec {
+pub(super) fn features(n_camera: usize) -> FeatureSpec {
     let camera = |i| CameraSpec { name: format!("observation.images.camera{i}"), height: 32, width: 32 };
     FeatureSpec {
         cameras: (0..n_camera).map(camera).collect(),

@@ -1,0 +1,8 @@
+//! Tests of the graph from inside.
+
+mod batching;
+mod gradients;
+mod losses;
+mod parity;
+mod planning;
+mod stock;

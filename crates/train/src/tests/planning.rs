@@ -1,0 +1,60 @@
+//! The order of the data.
+
+use std::collections::BTreeMap;
+
+use crate::config::BatchConfig;
+use crate::plan::{PlannedBatch, Planner};
+
+/// Two data sets: short episodes, and long ones of which every other frame repeats.
+fn planner(seed: u64) -> Planner {
+    let short = (0..40).map(|i| (10 + i % 7, 10 + i % 7)).collect();
+    let long = (0..6).map(|i| (90 + 10 * i, 45 + 5 * i)).collect();
+    let config = BatchConfig { max_frames: 100, max_steps: 160, max_seq_len: 50, ..BatchConfig::default() };
+    Planner::of_sizes(vec![(1.0, short), (3.0, long)], &config, seed)
+}
+
+#[test]
+fn a_round_is_a_function_of_seed_and_number() {
+    assert_eq!(planner(1).round(3), planner(1).round(3));
+    assert_ne!(planner(1).round(3), planner(1).round(4));
+    assert_ne!(planner(1).round(3), planner(2).round(3));
+}
+
+#[test]
+fn every_episode_comes_whole_in_consecutive_batches() {
+    let round = planner(5).round(0);
+    for (i, batch) in round.iter().enumerate() {
+        for segment in batch {
+            match segment.continues {
+                None => assert_eq!(segment.start, 0),
+                Some(place) => {
+                    let before = &round[i - 1][place];
+                    assert_eq!((before.episode, before.start + before.len), (segment.episode, segment.start));
+                }
+            }
+        }
+    }
+    let steps = |batches: &[PlannedBatch]| batches.iter().flatten().map(|segment| segment.len).sum::<usize>();
+    let begun = round.iter().flatten().filter(|segment| segment.start == 0).map(|segment| segment.episode);
+    let size = |(source, episode): (usize, usize)| if source == 0 { 10 + episode % 7 } else { 90 + 10 * episode };
+    assert_eq!(steps(&round), begun.map(size).sum::<usize>());
+}
+
+#[test]
+fn data_sets_get_their_share_of_the_frames() {
+    let mut frames: BTreeMap<usize, f64> = BTreeMap::new();
+    for segment in (0..4).flat_map(|round| planner(7).round(round)).flatten() {
+        *frames.entry(segment.episode.0).or_default() += segment.len as f64 / (1.0 + segment.episode.0 as f64);
+    }
+    let share = frames[&1] / (frames[&0] + frames[&1]);
+    assert!((share - 0.75).abs() < 0.05, "{share}");
+}
+
+#[test]
+fn budgets_hold_unless_one_segment_exceeds_them() {
+    for batch in planner(9).round(2) {
+        let steps: usize = batch.iter().map(|segment| segment.len).sum();
+        let fresh = batch.iter().filter(|segment| segment.continues.is_none()).count();
+        assert!(steps <= 160 || fresh == 0, "{batch:?}");
+    }
+}

@@ -1,0 +1,221 @@
+//! Whole runs on a tiny recording.
+
+use std::fs;
+use std::path::Path;
+
+use robomamba_data::{DType, DatasetWriter, Feature, Features, Frame, Value, WriterConfig};
+use robomamba_model::{Checkpoint, Preset};
+use robomamba_policy::Image;
+use robomamba_train::{Metrics, Progress, RunOptions, TrainConfig, TrainError, run};
+
+const SIZE: usize = 32;
+
+/// Records episodes in which a bright square moves and the action is the way to the centre.
+fn record(target: &Path, episodes: usize, camera: &str) {
+    let features = Features::default()
+        .with(camera, Feature::image(SIZE, SIZE))
+        .with("observation.state", Feature::vector(["x_m", "y_m"]))
+        .with("observation.environment_state", Feature::vector(["distance_m"]))
+        .with("action", Feature::vector(["dx", "dy"]))
+        .with("next.success", Feature::scalar(DType::Bool))
+        .with("is_demonstration", Feature::scalar(DType::Bool));
+    let recipe = serde_json::json!({});
+    let config = WriterConfig { features, fps: 20, robot_type: "square".into(), episodes, recipe };
+    let writer = DatasetWriter::create(target, config).unwrap();
+    for index in 0..episodes {
+        let mut episode = writer.episode(index).unwrap();
+        let length = 8 + 3 * index;
+        for frame in 0..length {
+            let (row, column) = ((index * 5) % 20, frame / 2);
+            let [x, y] = [column as f32 / 10.0 - 0.8, row as f32 / 10.0 - 0.8];
+            let values = [
+                (camera, Value::Image(&square(row, column))),
+                ("observation.state", Value::F32(&[x, y])),
+                ("observation.environment_state", Value::F32(&[x.hypot(y)])),
+                ("action", Value::F32(&[-x, -y])),
+                ("next.success", Value::Bool(frame + 1 == length && index % 3 != 0)),
+                ("is_demonstration", Value::Bool(index % 3 != 0)),
+            ];
+            episode.add_frame(&Frame { task: ["to the middle", "go"][index % 2], values: &values }).unwrap();
+        }
+        episode.save().unwrap();
+    }
+    writer.finalize().unwrap();
+}
+
+fn square(row: usize, column: usize) -> Image {
+    let mut image = Image::black(SIZE, SIZE);
+    for (i, pixel) in image.data_mut().chunks_exact_mut(3).enumerate() {
+        let inside = (row..row + 6).contains(&(i / SIZE)) && (column..column + 6).contains(&(i % SIZE));
+        pixel.fill(if inside { 255 } else { 20 });
+    }
+    image
+}
+
+/// A run of `steps` steps; segments of at most 6 steps, so that states are carried.
+fn config(dir: &Path, out: &str, steps: u64) -> TrainConfig {
+    let text = format!(
+        r#"
+        out = "{out}"
+        seed = 3
+        preset = "small"
+        [[data]]
+        path = "{data}"
+        [batch]
+        max_frames = 24
+        max_steps = 40
+        max_seq_len = 6
+        noise_probability = 0.2
+        [loss]
+        auxiliary = 0.2
+        [optimiser]
+        learning_rate = 3e-3
+        [schedule]
+        kind = "steps"
+        steps = {steps}
+        warmup = 5
+        [augment]
+        contrast = 0.05
+        shift_px = 1
+        [output]
+        checkpoint_every = 5
+        log_every = 1
+        keep = 0
+        "#,
+        out = dir.join(out).display(),
+        data = dir.join("data").display(),
+    );
+    let mut config: TrainConfig = toml::from_str(&text).unwrap();
+    config.preset = Preset::Nano;
+    config
+}
+
+fn train(config: &TrainConfig) -> Vec<Metrics> {
+    run(config, &RunOptions { progress: Progress::Silent, ..RunOptions::default() }).unwrap();
+    let log = fs::read_to_string(config.out.join("metrics.jsonl")).unwrap();
+    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What was learnt, without the clock.
+fn curve(metrics: &[Metrics]) -> Vec<(u64, String)> {
+    metrics.iter().map(|m| (m.step, format!("{:?} {}", m.losses, m.learning_rate))).collect()
+}
+
+#[test]
+fn a_killed_run_continues_the_same_curve() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 5, "observation.images.top");
+    let whole = train(&config(dir.path(), "whole", 14));
+    assert_eq!(whole.len(), 14);
+
+    // What kill -9 in step 9 leaves behind: the checkpoint of step 5, a log that is further, a half-written checkpoint.
+    let killed = dir.path().join("killed");
+    let checkpoints = killed.join("checkpoints");
+    copy(&dir.path().join("whole/checkpoints/000005"), &checkpoints.join("000005"));
+    fs::create_dir_all(checkpoints.join(".000010.partial/training_state")).unwrap();
+    std::os::unix::fs::symlink("000005", checkpoints.join("last")).unwrap();
+    let log = fs::read_to_string(dir.path().join("whole/metrics.jsonl")).unwrap();
+    let first_lines: Vec<_> = log.lines().take(8).collect();
+    fs::write(killed.join("metrics.jsonl"), first_lines.join("\n") + "\n{\"step\":9,\"tot").unwrap();
+
+    let continued = train(&config(dir.path(), "killed", 14));
+    assert_eq!(curve(&continued), curve(&whole));
+    let weights = |out: &str| {
+        let last = dir.path().join(out).join("checkpoints/last/pretrained_model");
+        Checkpoint::load(&last).unwrap().weights
+    };
+    assert!(weights("whole") == weights("killed"), "the exported weights differ");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_tiny_set_is_learnt_by_heart_by_both_trunks() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 4, "observation.images.top");
+    for backbone in ["mamba", "transformer"] {
+        let mut config = config(dir.path(), backbone, 150);
+        config.backbone = serde_json::from_value(backbone.into()).unwrap();
+        config.augment = Default::default();
+        config.batch.noise_probability = 0.0;
+        config.batch.max_seq_len = 64;
+        config.output.checkpoint_every = 1000;
+        let metrics = train(&config);
+        let mean = |part: &[Metrics]| part.iter().map(|m| m.losses.action).sum::<f32>() / part.len() as f32;
+        let (first, last) = (mean(&metrics[..5]), mean(&metrics[140..]));
+        assert!(last < 0.2 * first, "{backbone}: action loss {first} -> {last}");
+        let svg = fs::read_to_string(config.out.join("loss.svg")).unwrap();
+        assert!(svg.contains("<polyline") && svg.ends_with("</svg>\n"));
+    }
+}
+
+#[test]
+fn fine_tuning_starts_from_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 3, "observation.images.top");
+    let first = config(dir.path(), "first", 6);
+    train(&first);
+    let mut second = config(dir.path(), "second", 1);
+    second.optimiser.learning_rate = 1e-12;
+    second.initial_checkpoint = Some(first.out.join("checkpoints/last/pretrained_model"));
+    train(&second);
+    let load = |config: &TrainConfig| Checkpoint::load(&config.out.join("checkpoints/last/pretrained_model")).unwrap();
+    let (a, b) = (load(&first), load(&second));
+    assert_eq!(a.stats, b.stats);
+    for ((name, x), (_, y)) in a.weights.iter().zip(b.weights.iter()) {
+        let worst = x.data.iter().zip(&y.data).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-6, "{name} moved by {worst}");
+    }
+}
+
+#[test]
+fn mistakes_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 2, "observation.images.top");
+    record(&dir.path().join("other"), 2, "observation.images.side");
+    let good = config(dir.path(), "out", 1);
+
+    let path = dir.path().join("config.toml");
+    let text = toml::to_string(&good).unwrap();
+    fs::write(&path, text.replace("max_frames", "max_frame")).unwrap();
+    assert_error(TrainConfig::load(&path), &["config.toml", "max_frame", "max_frames"]);
+    fs::write(&path, text.replace("max_steps = 40", "max_steps = 0")).unwrap();
+    assert_error(TrainConfig::load(&path), &["batch.max_steps", "at least 1", "found 0"]);
+    assert_error(TrainConfig::load(&dir.path().join("nowhere.toml")), &["nowhere.toml"]);
+
+    let fails = |change: &dyn Fn(&mut TrainConfig), expected: &[&str]| {
+        let mut config = good.clone();
+        change(&mut config);
+        assert_error(run(&config, &RunOptions { progress: Progress::Silent, ..RunOptions::default() }), expected);
+        assert!(!config.out.exists(), "nothing may be left behind");
+    };
+    fails(&|config| config.data[0].path = dir.path().join("gone"), &["gone"]);
+    fails(
+        &|config| {
+            let mut other = config.data[0].clone();
+            other.path = dir.path().join("other");
+            config.data.push(other);
+        },
+        &["other", "observation.images.side", "observation.images.top"],
+    );
+    fails(&|config| config.tokenizer = Some(dir.path().join("none.json")), &["none.json"]);
+    fails(&|config| config.initial_checkpoint = Some(dir.path().join("none")), &["none"]);
+}
+
+fn assert_error<T: std::fmt::Debug>(result: Result<T, TrainError>, expected: &[&str]) {
+    let message = result.expect_err("this must not work").to_string();
+    for part in expected {
+        assert!(message.contains(part), "`{part}` is missing in: {message}");
+    }
+}
