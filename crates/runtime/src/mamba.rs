@@ -53,6 +53,9 @@ struct MambaLayer {
     /// `[d_inner]`.
     d: Vec<f32>,
     out_proj: PackedMatrix,
+    /// The same parameters as the convolution's and the scan's, prepared for single steps.
+    conv_step: conv1d::StepWeights,
+    scan_step: scan::StepWeights,
 }
 
 impl Mamba {
@@ -103,8 +106,21 @@ impl Mamba {
     ) -> Result<(), RuntimeError> {
         let (d_model, batch) = (self.config.d_model, states.len());
         let seq_len = x.len() / (batch * d_model).max(1);
-        check_len("x", x.len(), batch * seq_len * d_model)?;
-        self.run(x, states, hidden, workspace)
+        let rows = batch * seq_len;
+        check_len("x", x.len(), rows * d_model)?;
+        check_len("hidden", hidden.len(), x.len())?;
+        states.iter().try_for_each(|state| self.check_state(state))?;
+        self.begin(x, workspace)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            layer.project_in(rows, workspace)?;
+            self.convolve(i, rows, states, workspace)?;
+            layer.project_delta(rows, workspace)?;
+            self.scan(i, rows, states, workspace)?;
+            layer.project_out(rows, workspace)?;
+            add_and_normalise(self.norm_before(i + 1), rows, workspace)?;
+        }
+        hidden.copy_from_slice(&workspace.normed[..x.len()]);
+        Ok(())
     }
 
     /// Takes one element `x` `[d_model]`, advances `state` and writes `hidden` `[d_model]`. Allocates nothing.
@@ -119,31 +135,26 @@ impl Mamba {
         workspace: &mut Workspace,
     ) -> Result<(), RuntimeError> {
         check_len("x", x.len(), self.config.d_model)?;
-        self.run(x, &mut [state], hidden, workspace)
-    }
-
-    fn run(
-        &self,
-        x: &[f32],
-        states: &mut [&mut MambaState],
-        hidden: &mut [f32],
-        workspace: &mut Workspace,
-    ) -> Result<(), RuntimeError> {
         check_len("hidden", hidden.len(), x.len())?;
-        states.iter().try_for_each(|state| self.check_state(state))?;
-        let rows = x.len() / self.config.d_model;
-        room(&mut workspace.residual, x.len()).copy_from_slice(x);
-        normalise(self.norm_before(0), rows, workspace)?;
+        self.check_state(state)?;
+        self.begin(x, workspace)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            layer.project_in(rows, workspace)?;
-            self.convolve(i, rows, states, workspace)?;
-            layer.project_delta(rows, workspace)?;
-            self.scan(i, rows, states, workspace)?;
-            layer.project_out(rows, workspace)?;
-            add_and_normalise(self.norm_before(i + 1), rows, workspace)?;
+            let (conv, ssm) = state.layer_mut(i);
+            layer.project_in(1, workspace)?;
+            layer.convolve_step(conv, workspace)?;
+            layer.project_delta(1, workspace)?;
+            layer.scan_step(ssm, workspace)?;
+            layer.project_out(1, workspace)?;
+            add_and_normalise(self.norm_before(i + 1), 1, workspace)?;
         }
         hidden.copy_from_slice(&workspace.normed[..x.len()]);
         Ok(())
+    }
+
+    /// Starts the residual stream with `x` and norms it for the first layer.
+    fn begin(&self, x: &[f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        room(&mut workspace.residual, x.len()).copy_from_slice(x);
+        normalise(self.norm_before(0), x.len() / self.config.d_model, workspace)
     }
 
     /// Convolution of layer `i`: the left half of `workspace.projected` to `workspace.mixed` `[rows, d_inner]`.
@@ -223,17 +234,25 @@ impl MambaLayer {
     fn new(config: &MambaConfig, params: &Params) -> Result<Self, RuntimeError> {
         let MambaConfig { d_model, d_state, d_conv, dt_rank, rms_norm_eps, .. } = *config;
         let (d_inner, mixer) = (config.d_inner(), params.under("mixer"));
+        let conv_weight = mixer.vec("conv1d.weight", &[d_inner, 1, d_conv])?;
+        let conv_bias = mixer.vec("conv1d.bias", &[d_inner])?;
+        let dt_bias = mixer.vec("dt_proj.bias", &[d_inner])?;
+        let a_log = mixer.vec("A_log", &[d_inner, d_state])?;
+        let d = mixer.vec("D", &[d_inner])?;
+        let scan_params = ScanParams { a_log: &a_log, d: &d, dt_bias: &dt_bias };
         Ok(Self {
             norm: params.rms_norm("norm", d_model, rms_norm_eps)?,
             in_proj: mixer.linear("in_proj", (2 * d_inner, d_model), Bias::Without)?,
-            conv_weight: mixer.vec("conv1d.weight", &[d_inner, 1, d_conv])?,
-            conv_bias: mixer.vec("conv1d.bias", &[d_inner])?,
             x_proj: mixer.linear("x_proj", (dt_rank + 2 * d_state, d_inner), Bias::Without)?,
             dt_proj: mixer.linear("dt_proj", (d_inner, dt_rank), Bias::Without)?,
-            dt_bias: mixer.vec("dt_proj.bias", &[d_inner])?,
-            a_log: mixer.vec("A_log", &[d_inner, d_state])?,
-            d: mixer.vec("D", &[d_inner])?,
             out_proj: mixer.linear("out_proj", (d_model, d_inner), Bias::Without)?,
+            conv_step: conv1d::StepWeights::new((d_inner, d_conv), &conv_weight, &conv_bias)?,
+            scan_step: scan::StepWeights::new((d_inner, d_state), &scan_params)?,
+            conv_weight,
+            conv_bias,
+            dt_bias,
+            a_log,
+            d,
         })
     }
 
@@ -261,5 +280,27 @@ impl MambaLayer {
         let Workspace { kernels, hidden, branch, .. } = workspace;
         let branch = room(branch, rows * self.out_proj.n_out());
         project(*kernels, &self.out_proj, &hidden[..rows * self.out_proj.n_in()], branch)
+    }
+
+    /// The convolution for one step; like [`Mamba::convolve`], with `state` `[d_inner, d_conv - 1]` in place.
+    fn convolve_step(&self, state: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, projected, mixed, .. } = workspace;
+        let d_inner = self.d.len();
+        Ok(conv1d::step(*kernels, &self.conv_step, &projected[..d_inner], state, room(mixed, d_inner))?)
+    }
+
+    /// The scan for one step; like [`Mamba::scan`], with `state` `[d_inner, d_state]` in place.
+    fn scan_step(&self, state: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, projected, mixed, hidden, narrow, delta, .. } = workspace;
+        let (d_inner, d_state) = (self.d.len(), self.scan_step.d_state());
+        let (b, c) = narrow[self.dt_proj.n_in()..][..2 * d_state].split_at(d_state);
+        let input = scan::StepInput {
+            u: &mixed[..d_inner],
+            delta: &delta[..d_inner],
+            b,
+            c,
+            z: Some(&projected[d_inner..2 * d_inner]),
+        };
+        Ok(scan::step(*kernels, &self.scan_step, &input, state, room(hidden, d_inner))?)
     }
 }

@@ -46,6 +46,14 @@ fn forward(backbone: &Backbone, x: &[f32], state: &mut State) -> Vec<f32> {
     hidden
 }
 
+/// Largest absolute value of a state.
+fn size(state: &State, config: &BackboneConfig) -> f32 {
+    match state {
+        State::Mamba(_) => state.max_abs_diff(&State::zeros(config)).expect("same model"),
+        State::Transformer(_) => 1.0,
+    }
+}
+
 fn steps(backbone: &Backbone, x: &[f32], state: &mut State) -> Vec<f32> {
     let (d, mut workspace) = (backbone.d_model(), workspace());
     let mut hidden = vec![0.0; x.len()];
@@ -70,7 +78,12 @@ fn forward_equals_repeated_step_and_chunks_with_carried_state() {
         assert!(expected.iter().any(|value| value.abs() > 0.1), "{name}: the output says nothing");
         for (way, hidden, state) in [("step", by_step, stepped), ("chunk", by_chunk, chunked)] {
             assert!(max_abs_diff(&expected, &hidden) < TOLERANCE, "{name}, {way}: output");
-            assert!(whole.max_abs_diff(&state).expect("same step") < TOLERANCE, "{name}, {way}: state");
+            let difference = whole.max_abs_diff(&state).expect("same step");
+            assert!(
+                difference < TOLERANCE,
+                "{name}, {way}: states differ by {difference}, size {}",
+                size(&whole, &config)
+            );
         }
     }
 }
@@ -117,7 +130,12 @@ fn every_instruction_set_gives_the_same_result() {
             let (mut state, mut hidden) = (State::zeros(&config), vec![0.0; x.len()]);
             backbone.forward(&x, &mut state, &mut hidden, &mut workspace).expect("sizes fit");
             assert!(max_abs_diff(&expected, &hidden) < TOLERANCE, "{name}, {isa:?}: output");
-            assert!(reference.max_abs_diff(&state).expect("same step") < TOLERANCE, "{name}, {isa:?}: state");
+            let difference = reference.max_abs_diff(&state).expect("same step");
+            assert!(
+                difference < TOLERANCE,
+                "{name}, {isa:?}: states differ by {difference}, size {}",
+                size(&state, &config)
+            );
         }
     }
 }

@@ -33,11 +33,11 @@ pub fn checkpoint(preset: Preset, edit: impl FnOnce(&mut ModelConfig)) -> Checkp
     checkpoint
 }
 
-/// Freshly initialised weights hardly depend on their input; larger ones let mistakes show.
+/// Freshly initialised encoders hardly depend on their input; larger weights let mistakes show.
 fn enlarge(checkpoint: &mut Checkpoint) {
     let names: Vec<String> = checkpoint.weights.iter().map(|(name, _)| name.to_owned()).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(11);
-    for name in names.iter().filter(|name| !name.ends_with("A_log") && !name.ends_with("dt_proj.bias")) {
+    for name in names.iter().filter(|name| !name.starts_with("backbone")) {
         let matrix = checkpoint.weights.shape(name).is_ok_and(|shape| shape.len() > 1);
         let values = checkpoint.weights.get_mut(name).expect("the name is one of the weights");
         let factor = if matrix { 3.0 } else { 1.0 };
