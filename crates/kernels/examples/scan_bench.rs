@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p robomamba-kernels --example scan_bench [-- --json FILE]`
 //!
-//! Prints medians in ns per channel * state * step at 1,536 channels, 16 states and 512 steps on one
+//! Prints medians, and in brackets the best runs, in ns per channel * state * step at 1,536 channels, 16 states and 512 steps on one
 //! thread, the scan of the `base` preset.
 
 use std::error::Error;
@@ -15,20 +15,26 @@ use robomamba_kernels::{Isa, Kernels, Rows, RowsMut, Threads};
 use serde_json::json;
 
 const SHAPE: ScanShape = ScanShape { batch: 1, seq_len: 512, d_inner: 1536, d_state: 16 };
-const RUNS: usize = 15;
+const RUNS: usize = 31;
 const REFERENCE_RUNS: usize = 3;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let file = json_file()?;
     let machine = machine_name();
-    println!("{machine}, one thread, {SHAPE:?}, median of {RUNS} runs");
-    println!("{:10} {:>10} {:>10}  ns per channel * state * step", "", "forward", "backward");
+    println!("{machine}, one thread, {SHAPE:?}, median (best) of {RUNS} runs");
+    println!("{:10} {:>18} {:>18}  ns per channel * state * step", "", "forward", "backward");
 
     let mut problem = Problem::new();
     let mut results = Vec::new();
-    let mut report = |name: &str, (forward, backward): (f64, f64)| {
-        println!("{name:10} {forward:>10.4} {backward:>10.4}");
-        results.push(json!({ "kernel": name, "forward_ns": forward, "backward_ns": backward }));
+    let mut report = |name: &str, (forward, backward): (Times, Times)| {
+        println!("{name:10} {forward:>18} {backward:>18}");
+        results.push(json!({
+            "kernel": name,
+            "forward_ns": forward.median,
+            "forward_ns_min": forward.best,
+            "backward_ns": backward.median,
+            "backward_ns_min": backward.best,
+        }));
     };
     report("reference", problem.time_reference());
     for isa in Isa::available().into_iter().rev() {
@@ -128,7 +134,7 @@ impl Problem {
         (input, output, grads)
     }
 
-    fn time(&mut self, kernels: Kernels) -> Result<(f64, f64), Box<dyn Error>> {
+    fn time(&mut self, kernels: Kernels) -> Result<(Times, Times), Box<dyn Error>> {
         let mut checkpoints = ScanCheckpoints::default();
         let (mut forward, mut backward) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
@@ -141,10 +147,10 @@ impl Problem {
             scan::backward(kernels, &input, &checkpoints, grad_output, grads)?;
             backward.push(nanoseconds(start));
         }
-        Ok((median(forward), median(backward)))
+        Ok((Times::of(forward), Times::of(backward)))
     }
 
-    fn time_reference(&mut self) -> (f64, f64) {
+    fn time_reference(&mut self) -> (Times, Times) {
         let (mut forward, mut backward) = (Vec::new(), Vec::new());
         for _ in 0..REFERENCE_RUNS {
             let (input, output, grads) = self.split();
@@ -155,7 +161,7 @@ impl Problem {
             reference::backward(&input, ScanGradOutput { y: input.u, h_last: None }, grads);
             backward.push(nanoseconds(start));
         }
-        (median(forward), median(backward))
+        (Times::of(forward), Times::of(backward))
     }
 }
 
@@ -164,7 +170,21 @@ fn nanoseconds(start: Instant) -> f64 {
     start.elapsed().as_nanos() as f64 / (SHAPE.rows() * SHAPE.d_inner * SHAPE.d_state) as f64
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+/// What is reported of repeated runs.
+struct Times {
+    median: f64,
+    best: f64,
+}
+
+impl Times {
+    fn of(mut times: Vec<f64>) -> Self {
+        times.sort_by(f64::total_cmp);
+        Self { median: times[times.len() / 2], best: times[0] }
+    }
+}
+
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.pad(&format!("{:.4} ({:.4})", self.median, self.best))
+    }
 }

@@ -81,8 +81,10 @@ impl Tile {
     /// Asks for one block of some rows to be brought near; rows beyond the data are ignored.
     #[inline(always)]
     pub(super) fn prefetch<S: Simd>(&self, data: &Rows, rows: Range<usize>, block: usize) {
-        let column = self.first + block * S::LANES;
-        rows.for_each(|row| prefetch(data.data, row * data.stride + column));
+        let first = rows.start * data.stride + self.first + block * S::LANES;
+        for i in 0..rows.len() {
+            prefetch(data.data, first + i * data.stride);
+        }
     }
 
     /// Its part of a parameter `[d_inner]`, one register per block.

@@ -87,6 +87,9 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load_partial(self, src: &[f32]) -> __m512 {
+        if src.len() >= Self::LANES {
+            return self.load(src);
+        }
         let mask = mask(src.len());
         // Safety: as above; lanes outside the mask are not read.
         unsafe { _mm512_maskz_loadu_ps(mask, src.as_ptr()) }
@@ -94,6 +97,9 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn store_partial(self, x: __m512, dst: &mut [f32]) {
+        if dst.len() >= Self::LANES {
+            return self.store(x, dst);
+        }
         let mask = mask(dst.len());
         // Safety: as above; lanes outside the mask are not written.
         unsafe { _mm512_mask_storeu_ps(dst.as_mut_ptr(), mask, x) }
