@@ -15,7 +15,8 @@ use crate::workspace::Workspace;
 
 /// A policy that runs `model` and owns all that changes. A clone is a fork: it goes its own way from here.
 ///
-/// After the first step with an instruction, [`Policy::act`] allocates nothing.
+/// After the first step with an instruction, [`Policy::act`] allocates nothing on one thread. On several, the
+/// thread pool's queue takes a new block of memory about every sixty steps.
 #[derive(Clone, Debug)]
 pub struct Session {
     model: Arc<Model>,
@@ -238,11 +239,14 @@ impl Buffers {
     }
 }
 
-/// Threads that pay off: below about ten million multiplications per step, waking a second one costs more
-/// than it saves.
+/// Multiplications per control step below which one thread is used: waking others for each of a step's many
+/// small products then costs about what it saves, and the robot has better use for them.
+const ONE_THREAD_MAX: usize = 100_000_000;
+
+/// Threads that pay off. Almost all of the work is the vision encoder's.
 fn auto_threads(model: &Model) -> usize {
     let vision = &model.config.vision;
     let block = 4 * vision.hidden_size.pow(2) + 2 * vision.hidden_size * vision.intermediate_size;
     let products = vision.n_token() * vision.num_hidden_layers * block * model.features().cameras.len();
-    if products < 10_000_000 { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    if products < ONE_THREAD_MAX { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }

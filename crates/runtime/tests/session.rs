@@ -126,7 +126,8 @@ fn frame_reuse_threads_and_instruction_sets_do_not_change_the_result() {
 fn a_changed_camera_or_instruction_is_noticed_among_unchanged_ones() {
     let model = common::nano();
     let base = observation(1);
-    let changes: [(&str, fn(&mut Observation)); 4] = [
+    type Change = (&'static str, fn(&mut Observation));
+    let changes: [Change; 4] = [
         ("first camera", |o| o.images[0].1.data_mut()[5] ^= 0xff),
         ("second camera", |o| o.images[1].1.data_mut().fill(9)),
         ("instruction", |o| o.instruction = "open the drawer".into()),
