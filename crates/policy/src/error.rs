@@ -7,7 +7,9 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum PolicyError {
     /// The byte buffer does not have the size of the image.
-    #[error("an RGB image of {height}x{width} has {expected} bytes (height * width * 3), found {found}; pass 8-bit RGB without alpha or padding")]
+    #[error(
+        "an RGB image of {height}x{width} has {expected} bytes (height * width * 3), found {found}; pass 8-bit RGB without alpha or padding"
+    )]
     ImageBytes {
         /// Rows.
         height: usize,
@@ -19,7 +21,9 @@ pub enum PolicyError {
         found: usize,
     },
     /// A camera of the policy is not in the observation.
-    #[error("camera `{expected}` is missing; the observation has [{found}]; rename the camera or give the policy that one")]
+    #[error(
+        "camera `{expected}` is missing; the observation has [{found}]; rename the camera or give the policy that one"
+    )]
     MissingCamera {
         /// Name of the camera that the policy needs.
         expected: String,

@@ -67,7 +67,8 @@ impl Assembler {
             let look = Look::random(&self.augment, &mut rng);
             frames.add(recorded, segment, &look, &mut words, &mut frame_of_step)?;
             let n = self.config.features.state.dim();
-            let mut values = recorded.episode.state().unwrap_or_default()[segment.start * n..][..segment.len * n].to_vec();
+            let mut values =
+                recorded.episode.state().unwrap_or_default()[segment.start * n..][..segment.len * n].to_vec();
             self.stats.state.normalise(&mut values);
             state.extend(values);
             labels.add(self, recorded, segment);
@@ -167,7 +168,12 @@ impl<'a> FrameBuilder<'a> {
         Ok(())
     }
 
-    fn encode(&mut self, recorded: &Recorded, step: usize, look: &Look) -> Result<Result<()>, robomamba_data::DataError> {
+    fn encode(
+        &mut self,
+        recorded: &Recorded,
+        step: usize,
+        look: &Look,
+    ) -> Result<Result<()>, robomamba_data::DataError> {
         let cameras = &self.assembler.config.features.cameras;
         for ((camera, transform), scratch) in cameras.iter().zip(&self.assembler.transforms).zip(&mut self.scratch) {
             let image = look.apply(recorded.episode.camera(&camera.name)?.decode(step)?);
@@ -251,7 +257,13 @@ impl LabelBuilder {
 
     /// The actions of the steps from `step` on; what lies past the end (`action_is_pad`) or must not be
     /// imitated has no weight.
-    fn action_chunk(&mut self, assembler: &Assembler, recorded: &Recorded, actions: &[f32], (step, weight): (usize, f32)) {
+    fn action_chunk(
+        &mut self,
+        assembler: &Assembler,
+        recorded: &Recorded,
+        actions: &[f32],
+        (step, weight): (usize, f32),
+    ) {
         let dim = assembler.config.features.action.dim();
         for ahead in step..step + assembler.config.action_head.chunk_size {
             let imitate = ahead < recorded.len && recorded.demonstration[step] && recorded.demonstration[ahead];

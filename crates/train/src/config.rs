@@ -237,7 +237,8 @@ impl TrainConfig {
         for data in &self.data {
             check("data.weight", data.weight > 0.0 && data.weight.is_finite(), "positive", data.weight)?;
         }
-        let unit = [("batch.noise_probability", batch.noise_probability), ("optimiser.ema_decay", self.optimiser.ema_decay)];
+        let unit =
+            [("batch.noise_probability", batch.noise_probability), ("optimiser.ema_decay", self.optimiser.ema_decay)];
         for (field, found) in unit {
             check(field, (0.0..=1.0).contains(&found), "in [0, 1]", found)?;
         }

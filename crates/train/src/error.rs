@@ -68,7 +68,9 @@ pub enum TrainError {
         reason: String,
     },
     /// The loss became NaN or infinite.
-    #[error("the loss is {loss} at step {step}; lower `optimiser.learning_rate`, which is {learning_rate}, and start again from the last checkpoint")]
+    #[error(
+        "the loss is {loss} at step {step}; lower `optimiser.learning_rate`, which is {learning_rate}, and start again from the last checkpoint"
+    )]
     Diverged {
         /// Optimiser step.
         step: u64,

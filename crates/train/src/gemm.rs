@@ -53,7 +53,8 @@ fn view(data: &[f32], shape: [usize; 2]) -> View<'_> {
 
 /// The transpose of row-major `data` of `shape`.
 fn transposed(data: &[f32], [rows, columns]: [usize; 2]) -> View<'_> {
-    NdTensorView::from_slice_with_strides([columns, rows], data, [1, columns]).expect("the shape was derived from the length")
+    NdTensorView::from_slice_with_strides([columns, rows], data, [1, columns])
+        .expect("the shape was derived from the length")
 }
 
 fn product(write: Write, a: View, b: View, bias: Option<&[f32]>, out: &mut [f32]) {

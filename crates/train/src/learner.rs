@@ -79,7 +79,12 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    pub(crate) fn new(model: PolicyModel, parameters: Parameters, loss: LossConfig, optimiser: OptimiserConfig) -> Self {
+    pub(crate) fn new(
+        model: PolicyModel,
+        parameters: Parameters,
+        loss: LossConfig,
+        optimiser: OptimiserConfig,
+    ) -> Self {
         let state = OptimiserState::new(&parameters);
         Self { model, loss, optimiser, parameters, state }
     }

@@ -118,11 +118,14 @@ fn curve(lines: &[Metrics]) -> String {
     }
     for (i, (name, colour, read)) in series.into_iter().enumerate() {
         let shown = lines.iter().filter(|m| read(m) > 0.0);
-        let points: String =
-            shown.map(|m| format!("{:.1},{:.1} ", x(m.step as f64), y(f64::from(read(m))))).collect();
+        let points: String = shown.map(|m| format!("{:.1},{:.1} ", x(m.step as f64), y(f64::from(read(m))))).collect();
         svg += &format!("<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.2\" points=\"{points}\"/>\n");
         let at = MARGIN + 110.0 * i as f64;
         svg += &format!("<text x=\"{at}\" y=\"30\" fill=\"{colour}\">{name} loss</text>\n");
     }
-    svg + &format!("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">optimiser step</text>\n</svg>\n", SIZE.0 / 2.0, SIZE.1 - 14.0)
+    svg + &format!(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">optimiser step</text>\n</svg>\n",
+        SIZE.0 / 2.0,
+        SIZE.1 - 14.0
+    )
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::{Gradients, Tensor};
 use robomamba_model::{ModelConfig, ParamSpec, Part, Weights, param_specs};
 
-use crate::ops::{self, Input};
 use crate::Result;
+use crate::ops::{self, Input};
 
 /// Name of the auxiliary head's matrix, which training adds to the model's parameters and never exports.
 pub(crate) const AUXILIARY_WEIGHT: &str = "auxiliary.weight";

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rand::RngExt;
 use rand_distr::{Distribution, Normal};
 use robomamba_model::{BackboneConfig, Checkpoint, ModelConfig, TextTokenizer, Weights};
 use robomamba_policy::NormStats;
-use rand::RngExt;
 
 use crate::assemble::{Assembler, Ready};
 use crate::config::{BatchConfig, ScheduleConfig, TrainConfig};
@@ -322,11 +322,8 @@ impl Prefetch {
             let batches = planner.round(round);
             let count = batches.len();
             for (i, plan) in batches.into_iter().enumerate().skip(first) {
-                let next = if i + 1 == count {
-                    Cursor { round: round + 1, batch: 0 }
-                } else {
-                    Cursor { round, batch: i + 1 }
-                };
+                let next =
+                    if i + 1 == count { Cursor { round: round + 1, batch: 0 } } else { Cursor { round, batch: i + 1 } };
                 let item = assembler.assemble(&plan, number).map(|ready| (next, plan, ready));
                 let failed = item.is_err();
                 if sender.send(item).is_err() || failed {

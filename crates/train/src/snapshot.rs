@@ -107,8 +107,10 @@ impl Checkpoints {
     fn prune(&self, keep: usize) -> Result<()> {
         let entries = fs::read_dir(&self.dir).map_err(io(&self.dir))?;
         let is_step = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
-        let mut names: Vec<String> =
-            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| is_step(name)).collect();
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| is_step(name))
+            .collect();
         names.sort_by_key(|name| name.parse::<u64>().unwrap_or(u64::MAX));
         let old = if keep == 0 { 0 } else { names.len().saturating_sub(keep) };
         for name in &names[..old] {
@@ -136,7 +138,8 @@ pub(crate) fn restore(
     let broken = |reason: String| TrainError::State { path: path.clone(), reason };
     let file = SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
     let read = |name: &str, expected: Option<usize>| -> Result<Vec<f32>> {
-        let view = file.tensor(name).map_err(|error| broken(format!("{error}; start the run again in a new folder")))?;
+        let view =
+            file.tensor(name).map_err(|error| broken(format!("{error}; start the run again in a new folder")))?;
         let values: Vec<f32> =
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         match expected {

@@ -55,8 +55,7 @@ fn linear_unbiased(scope: &Scope, name: &str, x: &Tensor<2>) -> Tensor<2> {
 /// `x` through the linear layers `names` with an exact GELU between them.
 fn mlp(scope: &Scope, names: [&str; 2], x: &Tensor<2>) -> Tensor<2> {
     let [first, second] = names.map(|name| scope.under(name));
-    let parameters =
-        [first.input("weight"), first.input("bias"), second.input("weight"), second.input("bias")];
+    let parameters = [first.input("weight"), first.input("bias"), second.input("weight"), second.input("bias")];
     ops::linear::mlp(ops::input(x), parameters, x.dims()[1], Activation::Gelu)
 }
 

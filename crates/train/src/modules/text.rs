@@ -35,9 +35,8 @@ pub(crate) fn forward(config: &TextConfig, scope: &Scope, texts: &Texts) -> Tens
 }
 
 fn embed(config: &TextConfig, scope: &Scope, texts: &Texts) -> Tensor<2> {
-    let look_up = |table: &str, index: Arc<[usize]>| {
-        gather(scope.under(table).input("weight"), index, config.hidden_size)
-    };
+    let look_up =
+        |table: &str, index: Arc<[usize]>| gather(scope.under(table).input("weight"), index, config.hidden_size);
     let words = look_up("word_embeddings", Arc::clone(&texts.ids));
     let positions = look_up("position_embeddings", (0..texts.ids.len()).map(|i| i % texts.n_word).collect());
     let segments = look_up("token_type_embeddings", vec![0; texts.ids.len()].into());

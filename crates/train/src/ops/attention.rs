@@ -29,7 +29,10 @@ impl Heads {
 /// `softmax(q k^T / sqrt(head_dim)) v` for every sequence of a batch: `q` `[batch * n_query, width]`, `k` and
 /// `v` `[batch * n_key, width]`; sequence `i` sees its first `lengths[i]` keys.
 pub(crate) fn attention(shape: AttentionShape, lengths: Arc<[usize]>, [q, k, v]: [Input; 3]) -> Tensor<2> {
-    apply(Attention { heads: Heads { count: shape.n_head, dim: shape.head_dim }, kind: Kind::Padded { shape, lengths } }, [q, k, v])
+    apply(
+        Attention { heads: Heads { count: shape.n_head, dim: shape.head_dim }, kind: Kind::Padded { shape, lengths } },
+        [q, k, v],
+    )
 }
 
 /// Causal self-attention in sequences of `lengths` that lie one after the other in the rows of `q`, `k` and
@@ -65,7 +68,11 @@ impl Attention {
         }
     }
 
-    fn input<'a>(&self, (shape, mask, start): (AttentionShape, Mask<'a>, usize), inputs: [&'a [f32]; 3]) -> AttentionInput<'a> {
+    fn input<'a>(
+        &self,
+        (shape, mask, start): (AttentionShape, Mask<'a>, usize),
+        inputs: [&'a [f32]; 3],
+    ) -> AttentionInput<'a> {
         let width = self.heads.width();
         let [q, k, v] = inputs.map(|input| Rows::new(&input[start * width..], width));
         AttentionInput { shape, q, k, v, scale: (self.heads.dim as f32).sqrt().recip(), mask }

@@ -251,7 +251,13 @@ impl<'a> Network<'a> {
         }
     }
 
-    fn layer_forward(&self, layer: &Layer, a: &mut LayerActivations, x2: &mut Vec<f32>, scratch: &mut AttentionScratch) {
+    fn layer_forward(
+        &self,
+        layer: &Layer,
+        a: &mut LayerActivations,
+        x2: &mut Vec<f32>,
+        scratch: &mut AttentionScratch,
+    ) {
         let d = self.config.hidden_size;
         let size = a.x.len();
         for buffer in [&mut a.normed1, &mut a.attended, &mut a.normed2, &mut a.x1, x2] {
@@ -392,7 +398,13 @@ impl<'a> Network<'a> {
             s.d_normed.extend_from_slice(patches);
         }
         let projection = &self.layout.projection;
-        gemm::backward_weight(Write::Add, &s.d_normed, patches, self.config.patch_dim(), &mut grads[projection.weight.clone()]);
+        gemm::backward_weight(
+            Write::Add,
+            &s.d_normed,
+            patches,
+            self.config.patch_dim(),
+            &mut grads[projection.weight.clone()],
+        );
         if let Some(bias) = &projection.bias {
             gemm::backward_bias(Write::Add, &s.d_normed, &mut grads[bias.clone()]);
         }
@@ -461,7 +473,8 @@ impl<'a> Network<'a> {
         d_norm.resize(2 * width, 0.0);
         let (weight, bias) = d_norm.split_at_mut(width);
         let out = NormGrads { x: RowsMut::new(dx, width), weight, bias: Some(bias) };
-        norm::backward(self.kernels, &norm, rows, (Rows::new(x, width), Rows::new(dy, width)), out).expect("whole rows");
+        norm::backward(self.kernels, &norm, rows, (Rows::new(x, width), Rows::new(dy, width)), out)
+            .expect("whole rows");
         add(&mut grads[range.weight.clone()], &d_norm[..width]);
         add(&mut grads[range.bias.clone().expect("every norm here has a bias")], &d_norm[width..]);
     }
@@ -475,7 +488,13 @@ impl<'a> Network<'a> {
         let (n_token, width) = (self.config.n_token(), self.config.hidden_size);
         let (n_head, head_dim) = (self.config.num_attention_heads, self.config.head_dim());
         AttentionInput {
-            shape: AttentionShape { batch: q.len() / width / n_token, n_query: n_token, n_key: n_token, n_head, head_dim },
+            shape: AttentionShape {
+                batch: q.len() / width / n_token,
+                n_query: n_token,
+                n_key: n_token,
+                n_head,
+                head_dim,
+            },
             q: Rows::new(q, width),
             k: Rows::new(k, width),
             v: Rows::new(v, width),
@@ -552,7 +571,8 @@ impl Layout {
             let weight = find(&format!("{name}.weight"))?;
             Some(LinearRange { weight, bias: find(&format!("{name}.bias")) })
         };
-        let known = |range: Option<LinearRange>| range.expect("the model crate lists every parameter of its configuration");
+        let known =
+            |range: Option<LinearRange>| range.expect("the model crate lists every parameter of its configuration");
         let layer = |i: usize| {
             let name = |part: &str| format!("encoder.layer.{i}.{part}");
             Layer {

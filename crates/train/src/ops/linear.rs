@@ -79,10 +79,7 @@ impl FusedOp<2, 2> for Linear {
     }
 
     fn backward(&self, [x, weight]: [&[f32]; 2], (): &(), grad: &[f32], wanted: [bool; 2]) -> [Option<Vec<f32>>; 2] {
-        [
-            wanted[0].then(|| self.grad_input(weight, grad)),
-            wanted[1].then(|| self.grad_weight(x, grad, weight.len())),
-        ]
+        [wanted[0].then(|| self.grad_input(weight, grad)), wanted[1].then(|| self.grad_weight(x, grad, weight.len()))]
     }
 }
 

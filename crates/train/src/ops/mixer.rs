@@ -114,10 +114,7 @@ impl MixerShape {
 
     /// The state at the start of an episode.
     pub(crate) fn zero_state(&self) -> BlockState {
-        BlockState {
-            ssm: vec![0.0; self.d_inner * self.d_state],
-            conv: vec![0.0; self.d_inner * (self.d_conv - 1)],
-        }
+        BlockState { ssm: vec![0.0; self.d_inner * self.d_state], conv: vec![0.0; self.d_inner * (self.d_conv - 1)] }
     }
 }
 
@@ -231,7 +228,8 @@ impl Mixer {
             };
             let y = Rows::new(&d_u[start * self.shape.d_inner..], self.shape.d_inner);
             let input = self.conv_input(xz, parameters, (start, len), state);
-            conv1d::backward(kernels(), &input, ConvGradOutput { y, state_last: None }, grads).expect("matching shapes");
+            conv1d::backward(kernels(), &input, ConvGradOutput { y, state_last: None }, grads)
+                .expect("matching shapes");
             add(&mut weight, &part_weight);
             add(&mut bias, &part_bias);
         }

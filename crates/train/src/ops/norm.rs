@@ -30,14 +30,8 @@ impl NormOp {
     fn run(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Forward<2, ()> {
         let (width, rows) = (weight.len(), x.len() / weight.len());
         let mut output = vec![0.0; x.len()];
-        norm::forward(
-            kernels(),
-            &self.norm(weight, bias),
-            rows,
-            Rows::new(x, width),
-            RowsMut::new(&mut output, width),
-        )
-        .expect("the shapes were derived from the lengths");
+        norm::forward(kernels(), &self.norm(weight, bias), rows, Rows::new(x, width), RowsMut::new(&mut output, width))
+            .expect("the shapes were derived from the lengths");
         Forward { output, shape: [rows, width], saved: () }
     }
 
@@ -45,19 +39,10 @@ impl NormOp {
     fn grads(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, grad: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let (width, rows) = (weight.len(), x.len() / weight.len());
         let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![0.0; width], vec![0.0; width]);
-        let grads = NormGrads {
-            x: RowsMut::new(&mut dx, width),
-            weight: &mut dw,
-            bias: bias.is_some().then_some(&mut db),
-        };
-        norm::backward(
-            kernels(),
-            &self.norm(weight, bias),
-            rows,
-            (Rows::new(x, width), Rows::new(grad, width)),
-            grads,
-        )
-        .expect("the shapes were derived from the lengths");
+        let grads =
+            NormGrads { x: RowsMut::new(&mut dx, width), weight: &mut dw, bias: bias.is_some().then_some(&mut db) };
+        norm::backward(kernels(), &self.norm(weight, bias), rows, (Rows::new(x, width), Rows::new(grad, width)), grads)
+            .expect("the shapes were derived from the lengths");
         (dx, dw, db)
     }
 }

@@ -33,9 +33,8 @@ fn beta_of_zero_is_the_l1_loss() {
 
 #[test]
 fn binary_cross_entropy_is_stable_and_right() {
-    let (loss, gradient) = evaluate(&[0.0, 200.0, -200.0], |x| {
-        bce_with_logits(x, target(&[1.0, 1.0, 1.0], &[1.0, 1.0, 1.0]))
-    });
+    let (loss, gradient) =
+        evaluate(&[0.0, 200.0, -200.0], |x| bce_with_logits(x, target(&[1.0, 1.0, 1.0], &[1.0, 1.0, 1.0])));
     assert!((loss - (std::f32::consts::LN_2 + 200.0)).abs() < 1e-3, "{loss}");
     assert_eq!(gradient, [-0.5, 0.0, -1.0]);
 }

@@ -94,11 +94,8 @@ fn check(config: ModelConfig, lengths: &[usize]) {
     let checkpoint = checkpoint(config);
     let config = &checkpoint.config;
     let mut rng = ChaCha8Rng::seed_from_u64(13);
-    let episodes: Vec<_> = lengths
-        .iter()
-        .zip(INSTRUCTIONS)
-        .map(|(&n, text)| observations(&config.features, text, n, &mut rng))
-        .collect();
+    let episodes: Vec<_> =
+        lengths.iter().zip(INSTRUCTIONS).map(|(&n, text)| observations(&config.features, text, n, &mut rng)).collect();
 
     let parameters = Parameters::new(config, &checkpoint.weights, 0).unwrap();
     let leaves = parameters.leaves();
@@ -124,7 +121,8 @@ fn check(config: ModelConfig, lengths: &[usize]) {
 
 #[test]
 fn nano_of_every_vision_kind_and_both_trunks() {
-    for (i, kind) in [VisionKind::Vit, VisionKind::Clip, VisionKind::Siglip, VisionKind::Dinov2].into_iter().enumerate() {
+    for (i, kind) in [VisionKind::Vit, VisionKind::Clip, VisionKind::Siglip, VisionKind::Dinov2].into_iter().enumerate()
+    {
         let mut config = Preset::Nano.config(features(1 + i % 2, 32 + 8 * (i % 2)));
         config.text.vocab_size = 512;
         config.vision.kind = kind;

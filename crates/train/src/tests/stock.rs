@@ -77,7 +77,16 @@ const CASES: [Case; 6] = [
     Case {
         name: "gather",
         fused: |x| gather(input(&x[0]), vec![2, 0, 2].into(), 5),
-        stock: |x| Tensor::cat(vec![x[0].clone().slice([2..3, 0..5]), x[0].clone().slice([0..1, 0..5]), x[0].clone().slice([2..3, 0..5])], 0),
+        stock: |x| {
+            Tensor::cat(
+                vec![
+                    x[0].clone().slice([2..3, 0..5]),
+                    x[0].clone().slice([0..1, 0..5]),
+                    x[0].clone().slice([2..3, 0..5]),
+                ],
+                0,
+            )
+        },
         shapes: &[[3, 5]],
     },
 ];
