@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -56,7 +57,10 @@ fn expected_frame(episode: usize, frame: usize) -> Value {
 fn other_readers_open_what_we_record() {
     let python = match python() {
         Ok(python) => python,
-        Err(why) => return println!("skipped: no Python with pandas and datasets ({why})"),
+        Err(why) => {
+            return writeln!(std::io::stderr(), "skipped: no Python with pandas and datasets ({why})")
+                .unwrap_or_default();
+        }
     };
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("set");
@@ -83,7 +87,7 @@ fn other_readers_open_what_we_record() {
 
     let lerobot = &found["lerobot"];
     if let Some(why) = lerobot["skipped"].as_str() {
-        return println!("skipped: LeRobot's own reader ({why})");
+        return writeln!(std::io::stderr(), "skipped: LeRobot's own reader ({why})").unwrap_or_default();
     }
     assert_eq!(
         (&lerobot["episodes"], &lerobot["frames"], &lerobot["fps"]),

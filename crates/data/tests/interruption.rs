@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -105,7 +106,10 @@ fn a_full_disk_is_named_and_nothing_half_written_stays() {
     for kib in (4..).step_by(12) {
         let disk = match Disk::of_kib(kib) {
             Ok(disk) => disk,
-            Err(why) => return println!("skipped: a small file system cannot be mounted ({why})"),
+            Err(why) => {
+                return writeln!(std::io::stderr(), "skipped: a small file system cannot be mounted ({why})")
+                    .unwrap_or_default();
+            }
         };
         let target = disk.0.path().join("set");
         let Err(error) = record_all(&target, EPISODES) else { break };
