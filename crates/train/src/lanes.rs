@@ -18,11 +18,6 @@ impl Lanes {
         Self { pools: (0..count.max(1)).map(|i| pool(i).expect("the system lets us start a thread")).collect() }
     }
 
-    /// Number of lanes.
-    pub(crate) fn count(&self) -> usize {
-        self.pools.len()
-    }
-
     /// Hands the items out round-robin and runs `work(lane, items of the lane)` on every lane; returns the
     /// results in the order of the lanes.
     pub(crate) fn run<T: Send, R: Send>(&self, items: Vec<T>, work: impl Fn(Vec<T>) -> R + Sync) -> Vec<R> {

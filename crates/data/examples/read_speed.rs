@@ -1,4 +1,4 @@
-//! How fast a data set is read on this machine: `cargo run --release -p robomamba-data --example throughput -- DATASET`.
+//! How fast a data set is read on this machine: `cargo run --release -p robomamba-data --example read_speed -- DATASET`.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use robomamba_data::{Camera, Dataset, Episode, decode_png, encode_png};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = std::env::args().nth(1).ok_or("usage: throughput DATASET")?;
+    let root = std::env::args().nth(1).ok_or("usage: read_speed DATASET")?;
     let (dataset, time) = timed(|| Dataset::open(&root))?;
     println!("open           {time:>10.2?}  {} episodes, {} frames", dataset.len(), dataset.frames());
     let (episodes, time) = timed(|| dataset.load())?;
