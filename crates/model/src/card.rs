@@ -17,7 +17,7 @@ pub(crate) fn card(config: &ModelConfig) -> String {
          # RoboMamba policy\n\n\
          {:.1} M parameters; {} {backbone} blocks of width {}; plans {} control steps ahead at {} Hz.\n\n\
          ## Inputs and outputs\n\n{}- state: {}\n- action: {}\n\n\
-         Run it with `robomamba serve`, look into it with `robomamba inspect`.\n",
+         Run it with `robomamba demo --checkpoint DIR`, look into it with `robomamba inspect`.\n",
         n_param as f64 / 1e6,
         config.backbone.n_layer(),
         config.backbone.d_model(),
