@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Records the training data of the tabletop policy, trains it and puts the result into checkpoints/tabletop.
+# Records the training data of the tabletop policy and trains it; the result is in runs/train/tabletop/checkpoints/last.
 # Every step survives an interruption: the same command continues.
 set -euo pipefail
 cd "$(dirname "$0")/.."
