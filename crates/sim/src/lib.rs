@@ -50,5 +50,8 @@ pub use rollout::{
     EpisodeResult, ExpertFrame, ExpertRollout, Intent, NoiseConfig, RolloutStep, expert_rollout, play, policy_rollout,
 };
 pub use scenario::{Difficulty, Family, Scenario, Split};
-pub use tabletop::{CAMERA, ENVIRONMENT_STATE_DIM, Instructed, Tabletop, environment_state_spec};
+pub use tabletop::{
+    CAMERA, ENVIRONMENT_STATE_DIM, GROUNDING_ABSENT, GROUNDING_DIM, GROUNDING_POINTS, Instructed, Tabletop,
+    environment_state_spec, grounding_spec,
+};
 pub use world::{CONTROL_PERIOD_S, FPS, HAND_RANGE_M, HAND_SPEED_MAX_M_S};

@@ -4,7 +4,7 @@
 //! changes (table, zones, buttons, containers, lamp) is drawn once and copied.
 
 use robomamba_policy::Image;
-use tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Transform};
+use tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, Pixmap, Point, Rect, Transform};
 
 use crate::error::SimError;
 use crate::physics::{PUSHER_RADIUS_M, RIM_M, Vec2};
@@ -118,6 +118,13 @@ impl Renderer {
     /// Forgets the cached background; needed when another scene begins.
     pub fn reset(&mut self) {
         self.cached = None;
+    }
+
+    /// Where a place on the table is in the picture, as fractions of its width and height from the upper left corner.
+    pub fn fractions(&self, at: Vec2) -> [f32; 2] {
+        let mut point = Point::from_xy(at.x, at.y);
+        self.to_pixels.map_point(&mut point);
+        [point.x / self.frame.width() as f32, point.y / self.frame.height() as f32]
     }
 
     /// Draws `world` into `image`, which must have the renderer's size.

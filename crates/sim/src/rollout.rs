@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::environment::{Environment, Status, StepOutcome};
 use crate::error::SimError;
 use crate::scenario::{Family, Purpose, Scenario};
-use crate::tabletop::{ENVIRONMENT_STATE_DIM, Tabletop, is_running};
+use crate::tabletop::{ENVIRONMENT_STATE_DIM, GROUNDING_DIM, Tabletop, is_running};
 use crate::task::Spoil;
 
 /// How an episode went.
@@ -68,32 +68,36 @@ pub fn policy_rollout<P: Policy + ?Sized>(
     environment: &mut Tabletop,
     policy: &mut P,
     scenario: &Scenario,
-    watch: impl FnMut(RolloutStep<'_>),
+    mut watch: impl FnMut(RolloutStep<'_>),
 ) -> Result<EpisodeResult, SimError> {
     environment.reset(scenario)?;
-    play(environment, policy, watch)
+    play(environment, policy, |_, step| {
+        watch(step);
+        Ok(())
+    })
 }
 
-/// Lets `policy`, which is reset first, play the present episode to its end and shows every step to `watch`.
+/// Lets `policy`, which is reset first, play the present episode to its end. `watch` sees the policy and every step,
+/// and ends the episode with an error of its own.
 ///
 /// The first action of each chunk is executed; wrap the policy in a
 /// [`ChunkQueue`](robomamba_policy::ChunkQueue) for another execution scheme.
 ///
 /// # Errors
-/// When the policy fails or answers with an unusable action.
-pub fn play<P: Policy + ?Sized>(
+/// When the policy fails or answers with an unusable action, and those of `watch`.
+pub fn play<P: Policy + ?Sized, E: From<SimError>>(
     environment: &mut Tabletop,
     policy: &mut P,
-    mut watch: impl FnMut(RolloutStep<'_>),
-) -> Result<EpisodeResult, SimError> {
+    mut watch: impl FnMut(&P, RolloutStep<'_>) -> Result<(), E>,
+) -> Result<EpisodeResult, E> {
     policy.reset();
     let mut chunk = ActionChunk::default();
     let mut observation = environment.observe().clone();
     let instruction = observation.instruction.to_string();
     while is_running(environment) {
-        policy.act(&observation, &mut chunk)?;
+        policy.act(&observation, &mut chunk).map_err(SimError::from)?;
         let outcome = environment.step(chunk.action(0).ok_or(SimError::EmptyChunk)?)?;
-        watch(RolloutStep { observation: &observation, chunk: &chunk, outcome });
+        watch(policy, RolloutStep { observation: &observation, chunk: &chunk, outcome })?;
         observation.clone_from(environment.observe());
     }
     Ok(EpisodeResult::of(environment, instruction))
@@ -209,6 +213,8 @@ pub struct ExpertFrame<'a> {
     pub observation: &'a Observation,
     /// Privileged state before the action; see [`environment_state_spec`](crate::environment_state_spec).
     pub environment_state: [f32; ENVIRONMENT_STATE_DIM],
+    /// Where the things are that the instruction speaks of; see [`grounding_spec`](crate::grounding_spec).
+    pub grounding: [f32; GROUNDING_DIM],
     /// The expert's action in this state: the label.
     pub label: [f32; 3],
     /// What was executed instead: the label, or the blunder's action, with noise.
@@ -274,12 +280,20 @@ pub fn expert_rollout(
     let mut observation = environment.observe().clone();
     while is_running(environment) {
         let label = environment.expert_action();
-        let environment_state = environment.environment_state();
+        let (environment_state, grounding) = (environment.environment_state(), environment.grounding());
         let intended = blunder.as_mut().map_or(label, |blunder| blunder.action(environment));
         let executed = noise.perturb(intended);
         let outcome = environment.step(&executed)?;
         let is_demonstration = blunder.is_none();
-        sink(ExpertFrame { observation: &observation, environment_state, label, executed, outcome, is_demonstration });
+        sink(ExpertFrame {
+            observation: &observation,
+            environment_state,
+            grounding,
+            label,
+            executed,
+            outcome,
+            is_demonstration,
+        });
         observation.clone_from(environment.observe());
     }
     Ok(EpisodeResult::of(environment, instruction))

@@ -61,6 +61,24 @@ pub fn environment_state_spec() -> VectorSpec {
     VectorSpec::new(fixed.map(String::from).into_iter().chain(cues))
 }
 
+/// Points of `observation.grounding`.
+pub const GROUNDING_POINTS: usize = 8;
+/// Dimensions of `observation.grounding`: x and y of every point.
+pub const GROUNDING_DIM: usize = 2 * GROUNDING_POINTS;
+/// Coordinate of a point that there is not.
+pub const GROUNDING_ABSENT: f32 = -1.0;
+
+/// The names of the grounding: where in the picture the things are that the instruction speaks of, as fractions
+/// of its width (from the left) and height (from the top); [`GROUNDING_ABSENT`] where there is no such thing.
+/// Like [`environment_state_spec`] an aid for training, never an input of a policy.
+///
+/// Point `2 i` is the thing to handle in sub-goal `i`, point `2 i + 1` the place where it is to be brought. In
+/// `remember` point 0 is the lamp and point `2 + c` the button of the `c`-th colour.
+pub fn grounding_spec() -> VectorSpec {
+    let names = (0..GROUNDING_POINTS).flat_map(|i| ["x", "y"].map(|axis| format!("point{i}_{axis}")));
+    VectorSpec::new(names)
+}
+
 /// Steps that the cap allows for each sub-goal of a free instruction, and once.
 const FREE_CAP_STEPS: u32 = 150;
 
@@ -179,6 +197,32 @@ impl Tabletop {
             rest[4 + cue as usize] = 1.0;
         }
         state
+    }
+
+    /// Where the things are that the instruction speaks of; see [`grounding_spec`].
+    pub fn grounding(&self) -> [f32; GROUNDING_DIM] {
+        let mut points = [GROUNDING_ABSENT; GROUNDING_DIM];
+        for (i, at) in self.mentioned() {
+            if let Some(point) = points.chunks_exact_mut(2).nth(i) {
+                point.copy_from_slice(&self.renderer.fractions(at));
+            }
+        }
+        points
+    }
+
+    /// Number and place on the table of every point of the grounding.
+    fn mentioned(&self) -> Vec<(usize, Vec2)> {
+        let world = &self.world;
+        if let (Family::Remember, Some(lamp)) = (self.scenario.family, world.lamp) {
+            let buttons = world.buttons.iter().map(|button| (2 + button.colour as usize, button.centre));
+            return std::iter::once((0, lamp.centre)).chain(buttons).collect();
+        }
+        let mut points = Vec::new();
+        for (i, goal) in self.task.goals.iter().enumerate().filter(|(_, goal)| **goal != Goal::Wait) {
+            points.push((2 * i, goal.object_position(world)));
+            points.extend(goal.delivery().map(|_| (2 * i + 1, goal.target_position(world))));
+        }
+        points
     }
 
     /// `[x_m, y_m, gripper_opening]` of the hand.

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use robomamba_policy::{ActionChunk, FeatureSpec, Observation, Policy, PolicyError};
 use robomamba_sim::{
     CAMERA, CONTROL_PERIOD_S, Difficulty, ENVIRONMENT_STATE_DIM, Environment, ExpertRollout, Failure, Family,
-    HAND_RANGE_M, HAND_SPEED_MAX_M_S, Instructed, Intent, NoiseConfig, Scenario, SimError, Status, Tabletop,
-    environment_state_spec, expert_rollout, instruction_corpus, policy_rollout,
+    GROUNDING_ABSENT, GROUNDING_DIM, HAND_RANGE_M, HAND_SPEED_MAX_M_S, Instructed, Intent, NoiseConfig, Scenario,
+    SimError, Status, Tabletop, environment_state_spec, expert_rollout, grounding_spec, instruction_corpus,
+    policy_rollout,
 };
 
 fn tabletop(size: usize) -> Tabletop {
@@ -186,6 +187,58 @@ fn environment_state_is_named_and_finite() {
             assert_eq!(state[4..10].iter().sum::<f32>(), 1.0, "exactly one kind of goal");
         }
     }
+}
+
+#[test]
+fn the_grounding_points_at_what_the_instruction_names() {
+    assert_eq!(grounding_spec().dim(), GROUNDING_DIM);
+    let colours = ["red", "green", "blue", "yellow", "purple", "orange"];
+    let mut environment = tabletop(SIDE);
+    let mut checked = 0;
+    for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence] {
+        for seed in 0..50 {
+            at(&mut environment, Scenario::train(family, seed));
+            let observation = environment.observe().clone();
+            let named = observation.instruction.split(' ').filter_map(|word| colours.iter().position(|it| *it == word));
+            let grounding = environment.grounding();
+            let points: Vec<_> = grounding.chunks_exact(2).filter(|point| point[0] != GROUNDING_ABSENT).collect();
+            let named: Vec<usize> = named.collect();
+            assert_eq!(named.len(), points.len(), "{}", observation.instruction);
+            for (point, colour) in points.into_iter().zip(named) {
+                let [x, y] = [0, 1].map(|i| (point[i] * SIDE as f32) as usize);
+                let pixel = &observation.images[0].1.data()[(y * SIDE + x) * 3..][..3];
+                // The hand may be over the thing, and the centre of a zone is paler than its rim.
+                checked += usize::from(nearest_hue(pixel) == Some(colours[colour]));
+            }
+        }
+    }
+    // 6 points of 50 sequences (fewer where a sub-goal is a press), 2 of the other two, 1 of `reach`.
+    assert!(checked > 400, "{checked} points show the colour that is named");
+}
+
+/// Side of a picture on which small things have pixels of their own.
+const SIDE: usize = 192;
+
+/// Which colour of the things a pixel has, by the direction of its difference from grey; `None` for grey ones.
+fn nearest_hue(pixel: &[u8]) -> Option<&'static str> {
+    let things = [
+        ("red", [214, 40, 40]),
+        ("green", [38, 158, 68]),
+        ("blue", [38, 96, 224]),
+        ("yellow", [246, 212, 32]),
+        ("purple", [148, 58, 186]),
+        ("orange", [244, 124, 22]),
+    ];
+    let hue = |rgb: [f32; 3]| {
+        let mean = rgb.iter().sum::<f32>() / 3.0;
+        let off = rgb.map(|value| value - mean);
+        let norm = off.iter().map(|value| value * value).sum::<f32>().sqrt();
+        (norm > 12.0).then(|| off.map(|value| value / norm))
+    };
+    let seen = hue([0, 1, 2].map(|i| f32::from(pixel[i])))?;
+    let likeness =
+        |rgb: [u8; 3]| hue(rgb.map(f32::from)).map_or(0.0, |it| (0..3).map(|i| it[i] * seen[i]).sum::<f32>());
+    things.into_iter().max_by(|a, b| likeness(a.1).total_cmp(&likeness(b.1))).map(|(name, _)| name)
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::config::{AugmentConfig, BatchConfig};
 use crate::corpus::{Corpus, Recorded};
 use crate::learner::Labels;
 use crate::modules::{Batch, Episodes, Frames, Texts};
+use crate::ops::grounding::Pointer;
 use crate::ops::loss::Target;
 use crate::plan::{PlannedBatch, Segment, seeded};
 use crate::{Result, TrainError};
@@ -28,6 +29,8 @@ pub(crate) struct Assembler {
     /// Token ids of every instruction of the corpus.
     pub tokens: Vec<Vec<u32>>,
     pub transforms: Vec<ImageTransform>,
+    /// Whether the queries are told where to look.
+    pub points: bool,
     pub seed: u64,
 }
 
@@ -76,7 +79,11 @@ impl Assembler {
         let (n_frame, n_step) = (frames.instruction.len(), frame_of_step.len());
         let texts = words.into_texts(&self.tokens);
         let lengths = plan.iter().map(|segment| segment.len).collect();
-        let frames = Frames { patches: frames.patches, instruction: frames.instruction.into() };
+        let frames = Frames {
+            patches: frames.patches,
+            instruction: frames.instruction.into(),
+            pointers: frames.pointers.into(),
+        };
         let episodes = Episodes { lengths, frame: frame_of_step.into(), state };
         Ok(Ready { batch: Batch { frames, texts, episodes }, labels: labels.finish(), n_frame, n_step })
     }
@@ -138,12 +145,13 @@ struct FrameBuilder<'a> {
     scratch: Vec<ImageScratch>,
     patches: Vec<f32>,
     instruction: Vec<usize>,
+    pointers: Vec<Pointer>,
 }
 
 impl<'a> FrameBuilder<'a> {
     fn new(assembler: &'a Assembler) -> Self {
         let scratch = assembler.transforms.iter().map(ImageTransform::scratch).collect();
-        Self { assembler, scratch, patches: Vec::new(), instruction: Vec::new() }
+        Self { assembler, scratch, patches: Vec::new(), instruction: Vec::new(), pointers: Vec::new() }
     }
 
     /// Adds the frames of a segment, one per run of equal ones.
@@ -161,11 +169,31 @@ impl<'a> FrameBuilder<'a> {
                     path: format!("episode {}", recorded.episode.index()).into(),
                     source,
                 })??;
+                if self.assembler.points {
+                    self.point(recorded, step, look);
+                }
                 self.instruction.push(words.place(recorded.instruction[step]));
             }
             frame_of_step.push(self.instruction.len() - 1);
         }
         Ok(())
+    }
+
+    /// Tells the queries of the frame that is about to be added where to look.
+    fn point(&mut self, recorded: &Recorded, step: usize, look: &Look) {
+        let config = &self.assembler.config;
+        let (frame, n_patch) = (self.instruction.len(), config.vision.n_patch());
+        let grid = config.vision.image_size / config.vision.patch_size;
+        for grounded in &recorded.grounding {
+            let camera = &config.features.cameras[grounded.camera];
+            let shift = [look.shift.1 as f32 / camera.width as f32, look.shift.0 as f32 / camera.height as f32];
+            let points = grounded.points[step * grounded.width..][..grounded.width].chunks_exact(2);
+            for (query, point) in points.take(config.connector.n_query).enumerate().filter(|(_, point)| point[0] >= 0.0)
+            {
+                let point = [point[0] - shift[0], point[1] - shift[1]];
+                self.pointers.push(Pointer::at(frame, query, point, grid, grounded.camera * n_patch));
+            }
+        }
     }
 
     fn encode(

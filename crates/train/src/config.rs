@@ -25,6 +25,10 @@ pub struct TrainConfig {
     /// Checkpoint folder whose weights, statistics and tokenizer the run starts from, for fine-tuning.
     #[serde(default)]
     pub initial_checkpoint: Option<PathBuf>,
+    /// Parts that keep the weights they start from, by the names of their parameters: `vision`, `text`, `connector`,
+    /// `backbone`, `head.action`, .. What lies before the first trained part costs only its forward pass.
+    #[serde(default)]
+    pub frozen: Vec<String>,
     /// `tokenizer.json` to use; without it a vocabulary is built from the instructions of the data.
     #[serde(default)]
     pub tokenizer: Option<PathBuf>,
@@ -79,6 +83,10 @@ pub struct DataConfig {
     /// Share of the encoded frames, relative to the other data sets.
     #[serde(default = "one")]
     pub weight: f64,
+    /// Draw random windows of so many steps, each from a zero state, instead of whole episodes. A batch then
+    /// sees many more scenes for the same frames; for tasks whose present image tells what to do.
+    #[serde(default)]
+    pub window: Option<usize>,
 }
 
 fn one() -> f64 {
@@ -236,6 +244,7 @@ impl TrainConfig {
         }
         for data in &self.data {
             check("data.weight", data.weight > 0.0 && data.weight.is_finite(), "positive", data.weight)?;
+            check("data.window", data.window != Some(0), "at least 1", 0)?;
         }
         let unit =
             [("batch.noise_probability", batch.noise_probability), ("optimiser.ema_decay", self.optimiser.ema_decay)];

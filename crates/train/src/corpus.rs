@@ -12,6 +12,8 @@ use crate::{Result, TrainError};
 
 /// Privileged state that the auxiliary head predicts, if the data sets have it.
 const ENVIRONMENT_STATE: &str = "observation.environment_state";
+/// How the camera `observation.images.NAME` becomes the name of its grounding, `observation.grounding.NAME`.
+const GROUNDING: [&str; 2] = [".images.", ".grounding."];
 /// Whether a frame's action may be imitated; true everywhere when the data set does not say.
 const IS_DEMONSTRATION: &str = "is_demonstration";
 
@@ -30,6 +32,19 @@ pub(crate) struct Recorded {
     pub success: Option<bool>,
     /// Whether the action of each step may be imitated.
     pub demonstration: Vec<bool>,
+    /// Where the things are that the instruction speaks of, for each camera of which the data knows it.
+    pub grounding: Vec<Grounded>,
+}
+
+/// Places in the pictures of one camera.
+#[derive(Debug)]
+pub(crate) struct Grounded {
+    /// Its number.
+    pub camera: usize,
+    /// Values per step: x and y of every point, as fractions of the picture; negative where there is none.
+    pub width: usize,
+    /// `[len, width]`.
+    pub points: Vec<f32>,
 }
 
 /// One data set.
@@ -37,8 +52,10 @@ pub(crate) struct Recorded {
 pub(crate) struct Source {
     /// Share of the encoded frames, relative to the others.
     pub weight: f64,
-    /// Its episodes.
-    pub episodes: Vec<Recorded>,
+    /// Steps of the windows that are drawn from it; `None` for whole episodes.
+    pub window: Option<usize>,
+    /// Its episodes; entries of the same folder share them.
+    pub episodes: Arc<Vec<Recorded>>,
 }
 
 /// All data sets.
@@ -63,12 +80,14 @@ impl Corpus {
     /// When one cannot be read, is empty, or has another robot than the first.
     pub(crate) fn load(configs: &[DataConfig], mode: NormMode) -> Result<Self> {
         let mut instructions = Interner::default();
-        let (mut sources, mut datasets) = (Vec::new(), Vec::new());
-        for config in configs {
+        let (mut sources, mut datasets): (Vec<Source>, _) = (Vec::new(), Vec::new());
+        for (i, config) in configs.iter().enumerate() {
             let dataset = open(config)?;
-            let episodes = dataset.load().map_err(|source| at(config, source))?;
-            let episodes = episodes.into_iter().map(|episode| record(config, episode, &mut instructions));
-            sources.push(Source { weight: config.weight, episodes: episodes.collect::<Result<_>>()? });
+            let episodes = match configs[..i].iter().position(|earlier| earlier.path == config.path) {
+                Some(earlier) => Arc::clone(&sources[earlier].episodes),
+                None => Arc::new(load(config, &dataset, &mut instructions)?),
+            };
+            sources.push(Source { weight: config.weight, window: config.window, episodes });
             datasets.push(dataset);
         }
         let features = same_robot(configs, &datasets)?;
@@ -86,7 +105,10 @@ impl Corpus {
 
     /// Number of episodes and of frames.
     pub(crate) fn size(&self) -> (usize, usize) {
-        let episodes = self.sources.iter().flat_map(|source| &source.episodes);
+        let distinct = self.sources.iter().enumerate().filter(|(i, source)| {
+            self.sources[..*i].iter().all(|earlier| !Arc::ptr_eq(&earlier.episodes, &source.episodes))
+        });
+        let episodes = distinct.flat_map(|(_, source)| source.episodes.iter());
         episodes.fold((0, 0), |(n, frames), episode| (n + 1, frames + episode.len))
     }
 
@@ -120,6 +142,11 @@ fn open(config: &DataConfig) -> Result<Dataset> {
     Ok(dataset)
 }
 
+fn load(config: &DataConfig, dataset: &Dataset, instructions: &mut Interner) -> Result<Vec<Recorded>> {
+    let episodes = dataset.load().map_err(|source| at(config, source))?;
+    episodes.into_iter().map(|episode| record(config, episode, instructions)).collect()
+}
+
 fn at(config: &DataConfig, source: robomamba_data::DataError) -> TrainError {
     TrainError::Dataset { path: config.path.clone(), source }
 }
@@ -138,7 +165,20 @@ fn record(config: &DataConfig, episode: Episode, instructions: &mut Interner) ->
         Ok(_) => episode.bool(IS_DEMONSTRATION).map_err(|source| at(config, source))?.to_vec(),
         Err(_) => vec![true; len],
     };
-    Ok(Recorded { len, runs, instruction, success: episode.success(), demonstration, episode })
+    let grounding = grounded(&episode).map_err(|source| at(config, source))?;
+    Ok(Recorded { len, runs, instruction, success: episode.success(), demonstration, grounding, episode })
+}
+
+fn grounded(episode: &Episode) -> robomamba_data::Result<Vec<Grounded>> {
+    let mut grounded = Vec::new();
+    for (camera, images) in episode.cameras().iter().enumerate() {
+        let name = images.name().replace(GROUNDING[0], GROUNDING[1]);
+        if episode.column(&name).is_ok() {
+            let points = episode.f32(&name)?.to_vec();
+            grounded.push(Grounded { camera, width: points.len() / episode.len(), points });
+        }
+    }
+    Ok(grounded)
 }
 
 fn same_robot(configs: &[DataConfig], datasets: &[Dataset]) -> Result<FeatureSpec> {

@@ -18,11 +18,14 @@ pub struct LossConfig {
     pub confidence: f32,
     /// Weight of the privileged state's prediction, which only training has; 0 leaves the head out.
     pub auxiliary: f32,
+    /// Weight of the cross-entropy between the connector's attention and the places of the things that an instruction
+    /// speaks of, where the data knows them; 0 does without.
+    pub grounding: f32,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { action_beta: 0.02, confidence: 0.05, auxiliary: 0.2 }
+        Self { action_beta: 0.02, confidence: 0.05, auxiliary: 0.2, grounding: 0.0 }
     }
 }
 
@@ -49,6 +52,9 @@ pub struct Losses {
     pub confidence: f32,
     /// Loss of the privileged state's prediction.
     pub auxiliary: f32,
+    /// Cross-entropy of the connector's attention.
+    #[serde(default)]
+    pub grounding: f32,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f32,
 }
@@ -61,6 +67,7 @@ impl Losses {
             action: f(self.action, other.action),
             confidence: f(self.confidence, other.confidence),
             auxiliary: f(self.auxiliary, other.auxiliary),
+            grounding: f(self.grounding, other.grounding),
             gradient_norm: f(self.gradient_norm, other.gradient_norm),
         }
     }
@@ -126,11 +133,15 @@ impl Learner {
             action: read(&action),
             confidence: read(&confidence),
             auxiliary: auxiliary.as_ref().map_or(0.0, read),
+            grounding: outputs.grounding.as_ref().map_or(0.0, read),
             ..Losses::default()
         };
         let mut total = action + confidence * self.loss.confidence;
         if let Some(auxiliary) = auxiliary {
             total = total + auxiliary * self.loss.auxiliary;
+        }
+        if let Some(grounding) = outputs.grounding {
+            total = total + grounding * self.loss.grounding;
         }
         losses.total = read(&total);
         if !losses.total.is_finite() {

@@ -63,7 +63,7 @@ impl OptimiserState {
 }
 
 impl OptimiserConfig {
-    /// One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2) with the gradient clipped
+    /// One step of AdamW for all that is not frozen (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2) with the gradient clipped
     /// to its global norm; returns that norm before clipping.
     pub(crate) fn step(
         &self,
@@ -86,7 +86,8 @@ impl OptimiserConfig {
         let decay = (learning_rate * self.weight_decay) as f32;
         let moments = state.first.par_iter_mut().zip(&mut state.second).zip(&mut state.ema);
         let tensors = parameters.list.par_iter_mut().zip(gradients).zip(moments);
-        tensors.for_each(|((parameter, gradient), ((first, second), ema))| {
+        tensors.filter(|((parameter, _), _)| !parameter.frozen).for_each(|((parameter, gradient), moments)| {
+            let ((first, second), ema) = moments;
             let decay = if parameter.decays() { 1.0 - decay } else { 1.0 };
             rates.update(decay, (&mut parameter.values, gradient), (first, second), ema);
         });

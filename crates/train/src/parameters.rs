@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::{Gradients, Tensor};
 use robomamba_model::{ModelConfig, ParamSpec, Part, Weights, param_specs};
 
-use crate::Result;
 use crate::ops::{self, Input};
+use crate::{Result, TrainError};
 
 /// Name of the auxiliary head's matrix, which training adds to the model's parameters and never exports.
 pub(crate) const AUXILIARY_WEIGHT: &str = "auxiliary.weight";
@@ -20,6 +20,8 @@ pub struct Parameter {
     pub spec: ParamSpec,
     /// The values, row-major.
     pub values: Vec<f32>,
+    /// Whether it keeps its value: no gradient is computed for it.
+    pub frozen: bool,
 }
 
 impl Parameter {
@@ -50,7 +52,7 @@ impl Parameters {
         let mut list = Vec::with_capacity(specs.len() + 2);
         for spec in specs {
             let values = weights.get(&spec.name)?.to_vec();
-            list.push(Parameter { spec, values });
+            list.push(Parameter { spec, values, frozen: false });
         }
         if n_auxiliary > 0 {
             list.push(auxiliary(AUXILIARY_WEIGHT, vec![n_auxiliary, config.backbone.d_model()]));
@@ -59,13 +61,30 @@ impl Parameters {
         Ok(Self { list })
     }
 
+    /// Freezes everything below the names in `parts`, such as `vision` or `head.confidence`.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for a name that nothing is below.
+    pub(crate) fn freeze(&mut self, parts: &[String]) -> Result<()> {
+        for part in parts {
+            let below = |name: &str| name.strip_prefix(part.as_str()).is_some_and(|rest| rest.starts_with('.'));
+            let mut found = self.list.iter_mut().filter(|parameter| below(&parameter.spec.name)).peekable();
+            if found.peek().is_none() {
+                let expected = "names of parts, such as vision, text, connector, backbone or head.action".into();
+                return Err(TrainError::Setting { field: "frozen", expected, found: format!("`{part}`") });
+            }
+            found.for_each(|parameter| parameter.frozen = true);
+        }
+        Ok(())
+    }
+
     /// The exported tensors: all but the auxiliary head.
     ///
     /// # Errors
     /// Only by a bug: every tensor fills its shape.
     pub fn to_weights(&self) -> Result<Weights> {
         let mut weights = Weights::new();
-        for Parameter { spec, values } in self.list.iter().filter(|p| !is_auxiliary(&p.spec.name)) {
+        for Parameter { spec, values, .. } in self.list.iter().filter(|p| !is_auxiliary(&p.spec.name)) {
             weights.insert(spec.name.clone(), spec.shape.clone(), values.clone())?;
         }
         Ok(weights)
@@ -79,16 +98,17 @@ impl Parameters {
     /// Puts the present values on the tape.
     pub(crate) fn leaves(&self) -> Leaves {
         let leaf = |p: &Parameter| {
-            let tensor = ops::constant(p.values.clone(), [p.values.len()]).require_grad();
-            (p.spec.name.clone(), tensor)
+            let tensor = ops::constant(p.values.clone(), [p.values.len()]);
+            (p.spec.name.clone(), if p.frozen { tensor } else { tensor.require_grad() })
         };
         Leaves { tensors: self.list.iter().map(leaf).collect() }
     }
 
-    /// The gradient of every tensor, in order; zeros for those that the loss does not depend on.
+    /// The gradient of every tensor, in order; zeros for those that are frozen or that the loss does not depend on.
     pub(crate) fn gradients(&self, leaves: &Leaves, mut gradients: Gradients) -> Vec<Vec<f32>> {
         let gradient = |p: &Parameter| {
-            let found = leaves.tensors[&p.spec.name].grad_remove(&mut gradients);
+            let leaf = Some(&leaves.tensors[&p.spec.name]).filter(|_| !p.frozen);
+            let found = leaf.and_then(|leaf| leaf.grad_remove(&mut gradients));
             found.map_or_else(|| vec![0.0; p.values.len()], ops::values)
         };
         self.list.iter().map(gradient).collect()
@@ -101,7 +121,7 @@ fn is_auxiliary(name: &str) -> bool {
 
 fn auxiliary(name: &str, shape: Vec<usize>) -> Parameter {
     let values = vec![0.0; shape.iter().product()];
-    Parameter { spec: ParamSpec { name: name.into(), shape, part: Part::Heads }, values }
+    Parameter { spec: ParamSpec { name: name.into(), shape, part: Part::Heads }, values, frozen: false }
 }
 
 /// The parameters as flat leaves of burn's tape, by name.

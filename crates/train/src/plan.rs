@@ -1,8 +1,8 @@
 //! Which episodes go into which batch: a pure function of the seed, so that a run can be continued, and
 //! repeated, from the number of a batch alone.
 
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -45,8 +45,20 @@ pub(crate) struct Planner {
     sources: Vec<PlannedSource>,
 }
 
+/// What the planner needs to know of a data set.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceSizes {
+    /// Share of the encoded frames, relative to the others.
+    pub weight: f64,
+    /// Steps of a window; `None` for whole episodes.
+    pub window: Option<usize>,
+    /// Steps and distinct frames of each episode.
+    pub episodes: Vec<(usize, usize)>,
+}
+
 #[derive(Clone, Debug)]
 struct PlannedSource {
+    window: Option<usize>,
     /// Steps and distinct frames of each episode.
     sizes: Vec<(usize, usize)>,
     /// Episodes that it contributes to a round.
@@ -55,57 +67,66 @@ struct PlannedSource {
 
 impl Planner {
     pub(crate) fn new(corpus: &Corpus, config: &BatchConfig, seed: u64) -> Self {
-        let sizes = |source: &Source| source.episodes.iter().map(|episode| (episode.len, episode.runs.len())).collect();
-        Self::of_sizes(corpus.sources.iter().map(|source| (source.weight, sizes(source))).collect(), config, seed)
+        let sizes = |source: &Source| SourceSizes {
+            weight: source.weight,
+            window: source.window,
+            episodes: source.episodes.iter().map(|episode| (episode.len, episode.runs.len())).collect(),
+        };
+        Self::of_sizes(corpus.sources.iter().map(sizes).collect(), config, seed)
     }
 
-    /// A planner for sources of these weights, whose episodes have so many steps and distinct frames.
-    pub(crate) fn of_sizes(sources: Vec<(f64, Vec<(usize, usize)>)>, config: &BatchConfig, seed: u64) -> Self {
-        let total: f64 = sources.iter().map(|(weight, _)| weight).sum();
-        let sources = sources.into_iter().map(|(weight, sizes)| {
-            let mean = sizes.iter().map(|&(_, frames)| frames as f64).sum::<f64>() / sizes.len() as f64;
+    /// A planner for data sets of these sizes.
+    pub(crate) fn of_sizes(sources: Vec<SourceSizes>, config: &BatchConfig, seed: u64) -> Self {
+        let total: f64 = sources.iter().map(|source| source.weight).sum();
+        let sources = sources.into_iter().map(|SourceSizes { weight, window, episodes: sizes }| {
+            let mean = sizes.iter().map(|&size| drawn_frames(size, window)).sum::<f64>() / sizes.len() as f64;
             let frames = weight / total * (BATCHES_PER_ROUND * config.max_frames) as f64;
-            PlannedSource { sizes, quota: ((frames / mean).round() as usize).max(1) }
+            PlannedSource { window, sizes, quota: ((frames / mean).round() as usize).max(1) }
         });
         Self { seed, config: config.clone(), sources: sources.collect() }
     }
 
     /// All batches of round `round`, at least one.
     pub(crate) fn round(&self, round: u64) -> Vec<PlannedBatch> {
-        let mut episodes: Vec<(usize, usize)> = Vec::new();
+        let mut drawn: Vec<Segment> = Vec::new();
         for (i, source) in self.sources.iter().enumerate() {
             let first = round * source.quota as u64;
-            episodes.extend((first..first + source.quota as u64).map(|draw| (i, self.draw(i, draw))));
+            drawn.extend((first..first + source.quota as u64).map(|draw| self.draw(i, draw)));
         }
-        episodes.shuffle(&mut self.rng(&[1, round]));
-        self.pack(episodes)
+        drawn.shuffle(&mut self.rng(&[1, round]));
+        self.pack(drawn)
     }
 
-    /// The `draw`-th episode of a source: every pass over it is a permutation of its own.
-    fn draw(&self, source: usize, draw: u64) -> usize {
-        let count = self.sources[source].sizes.len() as u64;
+    /// The `draw`-th episode of a source, or a window of it: every pass over the source is a permutation of its own.
+    fn draw(&self, i: usize, draw: u64) -> Segment {
+        let source = &self.sources[i];
+        let count = source.sizes.len() as u64;
         let mut order: Vec<usize> = (0..count as usize).collect();
-        order.shuffle(&mut self.rng(&[2, source as u64, draw / count]));
-        order[(draw % count) as usize]
+        order.shuffle(&mut self.rng(&[2, i as u64, draw / count]));
+        let episode = order[(draw % count) as usize];
+        let steps = source.sizes[episode].0;
+        let len = steps.min(source.window.unwrap_or(usize::MAX)).min(self.config.max_seq_len);
+        let start = match source.window {
+            Some(_) => self.rng(&[5, i as u64, draw]).random_range(0..=steps - len),
+            None => 0,
+        };
+        Segment { episode: (i, episode), start, len, continues: None }
     }
 
     /// Fills batches in order. What is left of an episode after `max_seq_len` steps comes first in the next.
-    fn pack(&self, episodes: Vec<(usize, usize)>) -> Vec<PlannedBatch> {
-        let mut waiting = episodes.into_iter().peekable();
+    fn pack(&self, drawn: Vec<Segment>) -> Vec<PlannedBatch> {
+        let mut waiting = drawn.into_iter().peekable();
         let mut batches: Vec<PlannedBatch> = Vec::new();
         loop {
             let mut batch = batches.last().map_or_else(Vec::new, |last| self.continuations(last));
             let mut spent = batch.iter().fold((0, 0), |spent, segment| self.spend(spent, segment));
-            while let Some(&episode) = waiting.peek() {
-                let len = self.sources[episode.0].sizes[episode.1].0.min(self.config.max_seq_len);
-                let segment = Segment { episode, start: 0, len, continues: None };
-                let after = self.spend(spent, &segment);
+            while let Some(segment) = waiting.peek() {
+                let after = self.spend(spent, segment);
                 if !batch.is_empty() && (after.0 > self.config.max_frames || after.1 > self.config.max_steps) {
                     break;
                 }
                 spent = after;
-                batch.push(segment);
-                waiting.next();
+                batch.extend(waiting.next());
             }
             if batch.is_empty() {
                 return batches;
@@ -119,7 +140,7 @@ impl Planner {
             let (source, episode) = segment.episode;
             let start = segment.start + segment.len;
             let left = self.sources[source].sizes[episode].0 - start;
-            (left > 0).then(|| Segment {
+            (left > 0 && self.sources[source].window.is_none()).then(|| Segment {
                 episode: segment.episode,
                 start,
                 len: left.min(self.config.max_seq_len),
@@ -138,6 +159,11 @@ impl Planner {
     fn rng(&self, purpose: &[u64]) -> ChaCha8Rng {
         seeded(self.seed, purpose)
     }
+}
+
+/// Frames of one draw from an episode of so many steps and distinct frames, on average.
+fn drawn_frames((steps, frames): (usize, usize), window: Option<usize>) -> f64 {
+    frames as f64 * window.map_or(1.0, |window| window.min(steps) as f64 / steps as f64)
 }
 
 /// A generator for one purpose of a run: the words are mixed into its 256-bit seed.

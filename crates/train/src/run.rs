@@ -89,6 +89,7 @@ impl<'a> Trainer<'a> {
         };
         let n_auxiliary = if config.loss.auxiliary > 0.0 { corpus.n_environment() } else { 0 };
         let mut parameters = Parameters::new(&start.model, &start.weights, n_auxiliary)?;
+        parameters.freeze(&config.frozen)?;
         let resumed = last.map(|last| restore(&last, &mut parameters)).transpose()?;
         let policy = PolicyModel::new(&start.model, n_auxiliary, config.threads);
         let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone());
@@ -105,6 +106,7 @@ impl<'a> Trainer<'a> {
             batch: config.batch.clone(),
             augment: config.augment.clone(),
             stats: start.stats,
+            points: config.loss.grounding > 0.0,
             seed: position.seed,
         };
         Ok(Self {
@@ -212,10 +214,11 @@ impl<'a> Trainer<'a> {
         let mean = window.mean();
         bar.set_position((done * 1000.0) as u64);
         bar.set_message(format!(
-            "step {step}  action {:.4}  success {:.3}  auxiliary {:.3}  {:.0} frames/s  {} left",
+            "step {step}  action {:.4}  success {:.3}  auxiliary {:.3}  grounding {:.3}  {:.0} frames/s  {} left",
             mean.action,
             mean.confidence,
             mean.auxiliary,
+            mean.grounding,
             window.rate(window.frames),
             indicatif::HumanDuration(Duration::from_secs_f64(left_s.max(0.0))),
         ));

@@ -68,7 +68,7 @@ pub(crate) fn random_batch(
     let ids = (0..batch * n_word).map(|i| i * 7 % config.text.vocab_size).collect();
     let lengths: Arc<[usize]> = (0..batch).map(|i| n_word - i % 3).collect();
     let inputs = Batch {
-        frames: Frames { patches, instruction: (0..rows).map(|row| row / seq_len).collect() },
+        frames: Frames { patches, instruction: (0..rows).map(|row| row / seq_len).collect(), pointers: [].into() },
         texts: Texts { ids, lengths, n_word },
         episodes: Episodes { lengths: vec![seq_len; batch].into(), frame: (0..rows).collect(), state },
     };

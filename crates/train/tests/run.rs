@@ -12,8 +12,10 @@ const SIZE: usize = 32;
 
 /// Records episodes in which a bright square moves and the action is the way to the centre.
 fn record(target: &Path, episodes: usize, camera: &str) {
+    let grounding = camera.replace(".images.", ".grounding.");
     let features = Features::default()
         .with(camera, Feature::image(SIZE, SIZE))
+        .with(&grounding, Feature::vector(["square_x", "square_y"]))
         .with("observation.state", Feature::vector(["x_m", "y_m"]))
         .with("observation.environment_state", Feature::vector(["distance_m"]))
         .with("action", Feature::vector(["dx", "dy"]))
@@ -28,8 +30,10 @@ fn record(target: &Path, episodes: usize, camera: &str) {
         for frame in 0..length {
             let (row, column) = ((index * 5) % 20, frame / 2);
             let [x, y] = [column as f32 / 10.0 - 0.8, row as f32 / 10.0 - 0.8];
+            let centre = [column, row].map(|from| (from as f32 + 3.0) / SIZE as f32);
             let values = [
                 (camera, Value::Image(&square(row, column))),
+                (grounding.as_str(), Value::F32(&centre)),
                 ("observation.state", Value::F32(&[x, y])),
                 ("observation.environment_state", Value::F32(&[x.hypot(y)])),
                 ("action", Value::F32(&[-x, -y])),
@@ -218,4 +222,44 @@ fn assert_error<T: std::fmt::Debug>(result: Result<T, TrainError>, expected: &[&
     for part in expected {
         assert!(message.contains(part), "`{part}` is missing in: {message}");
     }
+}
+
+#[test]
+fn a_query_learns_to_look_at_the_square() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 8, "observation.images.top");
+    let mut config = config(dir.path(), "run", 120);
+    config.data[0].window = Some(2);
+    config.loss.grounding = 1.0;
+    let metrics = train(&config);
+    let (first, last) = (metrics[0].losses.grounding, metrics[119].losses.grounding);
+    // All 16 patches and 5 words alike cost ln 21 = 3.0; the mean entropy of the shares is the floor.
+    assert!(first > 2.5 && last < 1.8, "cross-entropy {first} -> {last}");
+    config.out = dir.path().join("without");
+    config.loss.grounding = 0.0;
+    assert!(train(&config).iter().all(|metrics| metrics.losses.grounding == 0.0));
+}
+
+#[test]
+fn frozen_parts_keep_their_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 4, "observation.images.top");
+    train(&config(dir.path(), "first", 5));
+    let first = dir.path().join("first/checkpoints/last/pretrained_model");
+    let mut second = config(dir.path(), "second", 5);
+    second.initial_checkpoint = Some(first.clone());
+    second.frozen = vec!["vision".into(), "head.action".into()];
+    train(&second);
+    let before = Checkpoint::load(&first).unwrap();
+    let after = Checkpoint::load(&second.out.join("checkpoints/last/pretrained_model")).unwrap();
+    let same = |name: &str| before.weights.get(name).unwrap() == after.weights.get(name).unwrap();
+    for spec in robomamba_model::param_specs(&before.config) {
+        let frozen = spec.name.starts_with("vision.") || spec.name.starts_with("head.action.");
+        assert!(same(&spec.name) == frozen || spec.name.ends_with("k_proj.bias"), "{}", spec.name);
+    }
+
+    second.frozen = vec!["eyes".into()];
+    second.out = dir.path().join("third");
+    let error = run(&second, &RunOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("frozen") && error.contains("`eyes`"), "{error}");
 }

@@ -9,17 +9,19 @@ use robomamba_model::ModelConfig;
 use super::policy::{Frames, Texts};
 use super::{layer_norm, linear, mlp};
 use crate::ops::attention::attention;
-use crate::ops::rows::{KeyLayout, gather, join_keys, shifted_queries};
+use crate::ops::grounding::grounding;
+use crate::ops::rows::{KeyLayout, join_keys, mean_rows, shifted_queries};
 use crate::ops::{self};
 use crate::parameters::Scope;
 
-/// What the connector makes of each frame, `[n_frame, d_model]`, the state not yet added.
+/// What the connector makes of each frame, `[n_frame, d_model]`, the state not yet added, and how far the attention
+/// of its first layer is from where the frames' pointers say.
 pub(crate) fn forward(
     config: &ModelConfig,
     scope: &Scope,
     (frames, patches): (&Frames, &Tensor<2>),
     (texts, words): (&Texts, &Tensor<2>),
-) -> Tensor<2> {
+) -> (Tensor<2>, Option<Tensor<1>>) {
     let connector = &config.connector;
     let (d, eps, n_frame) = (connector.hidden_size, connector.layer_norm_eps, frames.instruction.len());
     let layout = KeyLayout {
@@ -44,22 +46,26 @@ pub(crate) fn forward(
     let keys = join_keys(layout, ops::input(&seen), scope.input("camera_embedding"), ops::input(&said));
     let kv = layer_norm(scope, "norm_kv", &keys, eps);
 
-    let first_words: Arc<[usize]> = (0..texts.lengths.len()).map(|i| i * texts.n_word).collect();
-    let class = gather(ops::input(words), first_words, config.text.hidden_size);
-    let shift = linear(scope, "query_text", &class);
+    let sentence = mean_rows(ops::input(words), Arc::clone(&texts.lengths), texts.n_word);
+    let shift = linear(scope, "query_text", &sentence);
     let mut x = shifted_queries(scope.input("query"), ops::input(&shift), Arc::clone(&frames.instruction), d);
+    let mut pointing = None;
     for i in 0..connector.num_hidden_layers {
         let layer = scope.under(&format!("layers.{i}"));
         let attn = layer.under("attn");
         let q = linear(&attn, "q_proj", &layer_norm(&layer, "norm_q", &x, eps));
         let [k, v] = ["k_proj", "v_proj"].map(|p| linear(&attn, p, &kv));
+        if i + 1 == connector.num_hidden_layers && !frames.pointers.is_empty() {
+            let pointers = Arc::clone(&frames.pointers);
+            pointing = Some(grounding(shape, Arc::clone(&n_visible), pointers, [&q, &k].map(ops::input)));
+        }
         let attended = attention(shape, Arc::clone(&n_visible), [&q, &k, &v].map(ops::input));
         x = x + linear(&attn, "out_proj", &attended);
         let branch = mlp(&layer, ["mlp.fc1", "mlp.fc2"], &layer_norm(&layer, "norm_mlp", &x, eps));
         x = x + branch;
     }
     let flat = layer_norm(scope, "norm_out", &x, eps).reshape([n_frame, connector.n_query * d]);
-    linear(scope, "out_proj", &flat)
+    (linear(scope, "out_proj", &flat), pointing)
 }
 
 /// What the state adds to the token of each step, `[rows, d_model]`.

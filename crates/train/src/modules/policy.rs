@@ -7,6 +7,7 @@ use robomamba_model::{BackboneConfig, ModelConfig};
 
 use super::{SequenceState, connector, heads, linear, mamba, text, transformer, vision};
 use crate::ops::encoder::VisionEncoder;
+use crate::ops::grounding::Pointer;
 use crate::ops::rows::gather;
 use crate::ops::{self};
 use crate::parameters::Leaves;
@@ -18,6 +19,8 @@ pub(crate) struct Frames {
     pub patches: Vec<f32>,
     /// Instruction of each frame, an index into [`Texts`].
     pub instruction: Arc<[usize]>,
+    /// Where the connector's queries are to look; none without a grounding loss.
+    pub pointers: Arc<[Pointer]>,
 }
 
 /// The distinct instructions of a batch.
@@ -61,6 +64,8 @@ pub(crate) struct Outputs {
     pub confidence: Tensor<2>,
     /// Normalised `observation.environment_state`, if the model has an auxiliary head.
     pub auxiliary: Option<Tensor<2>>,
+    /// Cross-entropy of the connector's attention `[1]`, if the batch says where to look.
+    pub grounding: Option<Tensor<1>>,
     /// State after the last step of each episode; empty for the Transformer.
     pub last: Vec<SequenceState>,
 }
@@ -83,7 +88,7 @@ impl PolicyModel {
     pub(crate) fn forward(&self, leaves: &Leaves, batch: Batch, initial: &[Option<SequenceState>]) -> Outputs {
         let config = &self.config;
         let lengths = Arc::clone(&batch.episodes.lengths);
-        let tokens = self.tokens(leaves, batch);
+        let (tokens, grounding) = self.tokens(leaves, batch);
         let trunk = leaves.under("backbone");
         let (hidden, last) = match &config.backbone {
             BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, &lengths, tokens, initial),
@@ -95,12 +100,13 @@ impl PolicyModel {
             actions: heads::action(&leaves.under("head.action"), &hidden),
             confidence: heads::confidence(&leaves.under("head.confidence"), &hidden),
             auxiliary: (self.n_auxiliary > 0).then(|| linear(&leaves.root(), "auxiliary", &hidden)),
+            grounding,
             last,
         }
     }
 
-    /// The token of every step, `[rows, d_model]`.
-    fn tokens(&self, leaves: &Leaves, mut batch: Batch) -> Tensor<2> {
+    /// The token of every step, `[rows, d_model]`, and the grounding loss.
+    fn tokens(&self, leaves: &Leaves, mut batch: Batch) -> (Tensor<2>, Option<Tensor<1>>) {
         let config = &self.config;
         let patch_dim = config.vision.patch_dim();
         let patches = std::mem::take(&mut batch.frames.patches);
@@ -109,13 +115,13 @@ impl PolicyModel {
         let seen = vision::forward(&self.vision, &leaves.under("vision"), ops::input(&patches));
         let words = text::forward(&config.text, &leaves.under("text"), &batch.texts);
         let scope = leaves.under("connector");
-        let fused = connector::forward(config, &scope, (&batch.frames, &seen), (&batch.texts, &words));
+        let (fused, grounding) = connector::forward(config, &scope, (&batch.frames, &seen), (&batch.texts, &words));
         let d_model = config.backbone.d_model();
         let steps = gather(ops::input(&fused), Arc::clone(&batch.episodes.frame), d_model);
         let state_dim = config.features.state.dim();
         let state = batch.episodes.state;
         let n_step = state.len() / state_dim;
         let state = ops::constant(state, [n_step, state_dim]);
-        steps + connector::state(&scope, &state)
+        (steps + connector::state(&scope, &state), grounding)
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod encoder;
+pub(crate) mod grounding;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod mixer;

@@ -38,6 +38,51 @@ impl FusedOp<1, 2> for Gather {
     }
 }
 
+/// The mean of the first `lengths[i]` of every `n_row` rows of `x` `[lengths.len() * n_row, width]`.
+pub(crate) fn mean_rows(x: Input, lengths: Arc<[usize]>, n_row: usize) -> Tensor<2> {
+    apply(MeanRows { lengths, n_row }, [x])
+}
+
+#[derive(Clone, Debug)]
+struct MeanRows {
+    lengths: Arc<[usize]>,
+    n_row: usize,
+}
+
+impl MeanRows {
+    /// Width of a row of `x`.
+    fn width(&self, x: &[f32]) -> usize {
+        x.len() / (self.lengths.len() * self.n_row)
+    }
+}
+
+impl FusedOp<1, 2> for MeanRows {
+    type Saved = ();
+
+    fn forward(&self, [x]: [&[f32]; 1]) -> Forward<2, ()> {
+        let width = self.width(x);
+        let mut output = vec![0.0; self.lengths.len() * width];
+        let groups = x.chunks_exact(self.n_row * width).zip(self.lengths.iter());
+        for ((rows, &len), mean) in groups.zip(output.chunks_exact_mut(width)) {
+            rows.chunks_exact(width).take(len).for_each(|row| add(mean, row));
+            mean.iter_mut().for_each(|value| *value /= len as f32);
+        }
+        Forward { shape: [self.lengths.len(), width], output, saved: () }
+    }
+
+    fn backward(&self, [x]: [&[f32]; 1], (): &(), grad: &[f32], _: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        let width = self.width(x);
+        let mut dx = vec![0.0; x.len()];
+        let groups = dx.chunks_exact_mut(self.n_row * width).zip(self.lengths.iter());
+        for ((rows, &len), grad) in groups.zip(grad.chunks_exact(width)) {
+            for row in rows.chunks_exact_mut(width).take(len) {
+                row.iter_mut().zip(grad).for_each(|(dx, grad)| *dx = grad / len as f32);
+            }
+        }
+        [Some(dx)]
+    }
+}
+
 /// How the keys of one frame are laid out: the patches of all cameras, then the words of its instruction.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyLayout {

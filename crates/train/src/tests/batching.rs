@@ -19,6 +19,7 @@ fn part(config: &ModelConfig, whole: &Batch, (from, to): (usize, usize), lengths
         frames: Frames {
             patches: whole.frames.patches[from * frame_len..to * frame_len].to_vec(),
             instruction: whole.frames.instruction[from..to].into(),
+            pointers: [].into(),
         },
         texts: whole.texts.clone(),
         episodes: Episodes {

@@ -7,6 +7,7 @@ use robomamba_policy::{CameraSpec, FeatureSpec, VectorSpec};
 
 use crate::learner::{Learner, LossConfig};
 use crate::modules::PolicyModel;
+use crate::ops::grounding::Pointer;
 use crate::throughput::random_batch;
 use crate::{OptimiserConfig, Parameters};
 
@@ -29,7 +30,7 @@ fn learner(config: &ModelConfig) -> Learner {
     for value in parameters.list.iter_mut().flat_map(|parameter| &mut parameter.values) {
         *value += rng.random_range(-0.15..0.15);
     }
-    let loss = LossConfig { action_beta: 100.0, confidence: 1.0, auxiliary: 1.0 };
+    let loss = LossConfig { action_beta: 100.0, confidence: 1.0, auxiliary: 1.0, grounding: 1.0 };
     Learner::new(PolicyModel::new(config, N_AUXILIARY, 2), parameters, loss, OptimiserConfig::default())
 }
 
@@ -48,7 +49,14 @@ fn every_gradient_agrees_with_central_differences() {
 
 fn check(config: &ModelConfig) {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
-    let (batch, mut labels) = random_batch(config, (3, 5), N_AUXILIARY, &mut rng);
+    let (mut batch, mut labels) = random_batch(config, (3, 5), N_AUXILIARY, &mut rng);
+    let grid = config.vision.image_size / config.vision.patch_size;
+    let last_camera = (config.features.cameras.len() - 1) * config.vision.n_patch();
+    let pointer = |frame: usize| {
+        let point = [0.3 + 0.02 * frame as f32, 0.9 - 0.05 * frame as f32];
+        Pointer::at(frame, frame % config.connector.n_query, point, grid, last_camera * (frame % 2))
+    };
+    batch.frames.pointers = (0..12).map(pointer).collect();
     // A quadratic loss of a hundred times the weight is as large as a plain one.
     labels.actions.weights = labels.actions.weights.iter().map(|w| w * 100.0).collect();
     let mut learner = learner(config);

@@ -2,6 +2,7 @@
 
 mod batching;
 mod gradients;
+mod grounding;
 mod losses;
 mod parity;
 mod planning;

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use robomamba_model::{BackboneConfig, Checkpoint, ImageTransform, ModelConfig, Preset, TextTokenizer, VisionKind};
 use robomamba_policy::{ActionChunk, CameraSpec, FeatureSpec, Image, Observation, Policy, VectorSpec};
-use robomamba_runtime::{Model, RuntimeOptions, Session};
+use robomamba_runtime::{Format, Model, RuntimeOptions, Session};
 
 use crate::modules::{Batch, Episodes, Frames, PolicyModel, Texts};
 use crate::{Parameters, ops};
@@ -75,6 +75,7 @@ fn batch(checkpoint: &Checkpoint, episodes: &[Vec<Observation>]) -> Batch {
         frames: Frames {
             patches,
             instruction: episodes.iter().enumerate().flat_map(|(i, episode)| vec![i; episode.len()]).collect(),
+            pointers: [].into(),
         },
         texts: Texts {
             ids: tokens.iter().flat_map(padded).collect(),
@@ -102,7 +103,7 @@ fn check(config: ModelConfig, lengths: &[usize]) {
     let outputs = PolicyModel::new(config, 0, 2).forward(&leaves, batch(&checkpoint, &episodes), &[]);
     let (actions, logits) = (ops::values(outputs.actions), ops::values(outputs.confidence));
 
-    let model = Arc::new(Model::from_checkpoint(&checkpoint).unwrap());
+    let model = Arc::new(Model::from_checkpoint(Format::F32, &checkpoint).unwrap());
     let width = config.action_head.chunk_size * config.features.action.dim();
     let (mut chunk, mut rows) = (ActionChunk::default(), actions.chunks_exact(width).zip(&logits));
     let mut worst: f32 = 0.0;

@@ -3,14 +3,21 @@
 use std::collections::BTreeMap;
 
 use crate::config::BatchConfig;
-use crate::plan::{PlannedBatch, Planner};
+use crate::plan::{PlannedBatch, Planner, SourceSizes};
 
 /// Two data sets: short episodes, and long ones of which every other frame repeats.
 fn planner(seed: u64) -> Planner {
     let short = (0..40).map(|i| (10 + i % 7, 10 + i % 7)).collect();
     let long = (0..6).map(|i| (90 + 10 * i, 45 + 5 * i)).collect();
-    let config = BatchConfig { max_frames: 100, max_steps: 160, max_seq_len: 50, ..BatchConfig::default() };
-    Planner::of_sizes(vec![(1.0, short), (3.0, long)], &config, seed)
+    let sources = vec![
+        SourceSizes { weight: 1.0, window: None, episodes: short },
+        SourceSizes { weight: 3.0, window: None, episodes: long },
+    ];
+    Planner::of_sizes(sources, &batch_config(), seed)
+}
+
+fn batch_config() -> BatchConfig {
+    BatchConfig { max_frames: 100, max_steps: 160, max_seq_len: 50, ..BatchConfig::default() }
 }
 
 #[test]
@@ -57,4 +64,20 @@ fn budgets_hold_unless_one_segment_exceeds_them() {
         let fresh = batch.iter().filter(|segment| segment.continues.is_none()).count();
         assert!(steps <= 160 || fresh == 0, "{batch:?}");
     }
+}
+
+#[test]
+fn windows_lie_anywhere_in_their_episode_and_are_not_continued() {
+    let episodes: Vec<_> = (0..30).map(|i| (3 + i, 3 + i)).collect();
+    let source = SourceSizes { weight: 1.0, window: Some(8), episodes: episodes.clone() };
+    let planner = Planner::of_sizes(vec![source], &batch_config(), 11);
+    let drawn: Vec<_> = (0..4).flat_map(|round| planner.round(round)).flatten().collect();
+    for segment in &drawn {
+        let steps = episodes[segment.episode.1].0;
+        assert_eq!((segment.len, segment.continues), (steps.min(8), None), "{segment:?}");
+        assert!(segment.start + segment.len <= steps, "{segment:?}");
+    }
+    let longest = drawn.iter().filter(|segment| segment.episode.1 == 29);
+    let (first, last) = (longest.clone().map(|s| s.start).min(), longest.map(|s| s.start).max());
+    assert!(first < Some(8) && last > Some(16), "{first:?} {last:?}");
 }
