@@ -11,7 +11,7 @@ use std::time::Instant;
 use robomamba_kernels::activation::{self, Activation};
 use robomamba_kernels::attention::{self, AttentionInput, AttentionScratch, AttentionShape, Mask};
 use robomamba_kernels::conv1d;
-use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::matmul::{Format, PackedMatrix, QuantisedRows};
 use robomamba_kernels::scan::{self, ScanParams, StepInput};
 use robomamba_kernels::{Isa, Kernels, Rows, RowsMut, Threads};
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
@@ -51,21 +51,23 @@ fn wave(len: usize) -> Vec<f32> {
     (0..len).map(|i| (i as f32 * 0.37).sin()).collect()
 }
 
-fn report_product((rows, n_out, n_in): (usize, usize, usize), us: f64) {
+fn report_product(what: &str, (rows, n_out, n_in): (usize, usize, usize), bytes: usize, us: f64) {
     let operations = 2.0 * (rows * n_out * n_in) as f64;
-    let bytes = 4.0 * (n_out * n_in) as f64;
-    let rates = format!("{:.1} GFLOP/s, {:.1} GB/s of weights", operations / us / 1e3, bytes / us / 1e3);
-    println!("  product {rows} x {n_out} x {n_in}: {us:.1} us, {rates}");
+    let rates = format!("{:.1} GFLOP/s, {:.1} GB/s of weights", operations / us / 1e3, bytes as f64 / us / 1e3);
+    println!("  {what} product {rows} x {n_out} x {n_in}: {us:.1} us, {rates}");
 }
 
 fn products(kernels: Kernels) -> Result<(), Box<dyn Error>> {
-    for (rows, n_out, n_in) in PRODUCTS {
-        let matrix = PackedMatrix::new((n_out, n_in), &wave(n_out * n_in), Some(&wave(n_out)))?;
+    let mut quantised = QuantisedRows::default();
+    for (format, size) in Format::ALL.into_iter().flat_map(|format| PRODUCTS.map(|size| (format, size))) {
+        let (rows, n_out, n_in) = size;
+        let matrix = PackedMatrix::new(format, (n_out, n_in), &wave(n_out * n_in), Some(&wave(n_out)))?;
         let (x, mut y) = (wave(rows * n_in), vec![0.0; rows * n_out]);
         let us = median_us(|| {
-            matrix.apply(kernels, rows, Rows::new(&x, n_in), RowsMut::new(black_box(&mut y), n_out)).unwrap();
+            let out = RowsMut::new(black_box(&mut y), n_out);
+            matrix.apply(kernels, rows, Rows::new(&x, n_in), out, &mut quantised).unwrap();
         });
-        report_product((rows, n_out, n_in), us);
+        report_product(&format!("{format:?}"), size, matrix.bytes(), us);
     }
     Ok(())
 }
@@ -84,7 +86,7 @@ fn rten() {
             let options = GemmOptions { bias: Some(rten_gemm::BiasVector::Row(&bias)), ..GemmOptions::default() };
             gemm.gemm(black_box(&mut y), GemmInputA::Unpacked(x), right, options).unwrap();
         });
-        report_product((rows, n_out, n_in), us);
+        report_product("rten", (rows, n_out, n_in), 4 * n_out * n_in, us);
     }
 }
 

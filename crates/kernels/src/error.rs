@@ -54,6 +54,12 @@ pub enum KernelError {
         /// What there is.
         available: Vec<Isa>,
     },
+    /// Weights cannot be stored like that.
+    #[error("the format of weights must be f32, bf16 or int8, found `{found}`")]
+    Format {
+        /// What was asked for.
+        found: String,
+    },
     /// The checkpoints of a scan belong to another call.
     #[error("the scan's checkpoints were written for {expected}, this call has {found}; run the forward pass again")]
     Checkpoints {

@@ -5,7 +5,7 @@ use crate::KernelError;
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// x86-64 with AVX-512 F, VL, DQ and BW: 16 lanes of f32.
+    /// x86-64 with AVX-512 F, VL, DQ, BW and VNNI (Cascade Lake, Ice Lake, Zen 4 and later): 16 lanes of f32.
     Avx512,
     /// x86-64 with AVX2 and FMA: 8 lanes of f32.
     Avx2,
@@ -36,6 +36,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vnni")
                     && Isa::Avx2.is_available()
             }
             #[cfg(target_arch = "x86_64")]

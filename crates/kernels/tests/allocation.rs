@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use robomamba_kernels::activation::{self, Activation};
 use robomamba_kernels::attention::{self, AttentionInput, AttentionScratch, AttentionShape, Mask};
-use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::matmul::{Format, PackedMatrix, QuantisedRows};
 use robomamba_kernels::norm::{self, Norm, NormKind};
 use robomamba_kernels::scan::{self, ScanParams, StepInput};
 use robomamba_kernels::{Isa, KernelError, Kernels, Rows, RowsMut, Threads, conv1d, softmax};
@@ -44,7 +44,8 @@ struct Fixture {
     window: Vec<f32>,
     scan: scan::StepWeights,
     conv: conv1d::StepWeights,
-    matrix: PackedMatrix,
+    matrices: Vec<PackedMatrix>,
+    quantised: QuantisedRows,
     scratch: AttentionScratch,
 }
 
@@ -59,7 +60,11 @@ impl Fixture {
             window: vec![0.0; D_INNER * (D_CONV - 1)],
             scan: scan::StepWeights::new((D_INNER, D_STATE), &params)?,
             conv: conv1d::StepWeights::new((D_INNER, D_CONV), &[0.2; D_INNER * D_CONV], &channels)?,
-            matrix: PackedMatrix::new((D_INNER, D_INNER), &[0.1; D_INNER * D_INNER], Some(&channels))?,
+            matrices: Format::ALL
+                .into_iter()
+                .map(|format| PackedMatrix::new(format, (D_INNER, D_INNER), &[0.1; D_INNER * D_INNER], Some(&channels)))
+                .collect::<Result<_, _>>()?,
+            quantised: QuantisedRows::default(),
             scratch: AttentionScratch::default(),
         })
     }
@@ -69,8 +74,9 @@ impl Fixture {
         conv1d::step(kernels, &self.conv, x, &mut self.window, y)?;
         let input = StepInput { u: x, delta: x, b: &x[..D_STATE], c: &x[..D_STATE], z: Some(x) };
         scan::step(kernels, &self.scan, &input, &mut self.h, y)?;
-        for rows in [1, 8] {
-            self.matrix.apply(kernels, rows, Rows::new(&self.x, D_INNER), RowsMut::new(&mut self.y, D_INNER))?;
+        for (matrix, rows) in self.matrices.iter().flat_map(|matrix| [(matrix, 1), (matrix, 8)]) {
+            let (x, y) = (Rows::new(&self.x, D_INNER), RowsMut::new(&mut self.y, D_INNER));
+            matrix.apply(kernels, rows, x, y, &mut self.quantised)?;
         }
         let norm = Norm { kind: NormKind::Rms, weight: &self.x[..D_INNER], bias: None, eps: 1e-5 };
         norm::forward(kernels, &norm, 8, Rows::new(&self.x, D_INNER), RowsMut::new(&mut self.y, D_INNER))?;

@@ -1,9 +1,9 @@
-//! The packed product on every instruction set against sums in f64.
+//! The packed product on every instruction set in every format against sums in f64.
 
 mod common;
 
 use common::{Random, all_kernels, assert_close, wide};
-use robomamba_kernels::matmul::{PackedMatrix, reference};
+use robomamba_kernels::matmul::{Format, PackedMatrix, QuantisedRows, reference};
 use robomamba_kernels::{KernelError, Kernels, Rows, RowsMut};
 
 #[test]
@@ -28,26 +28,93 @@ fn every_isa_agrees_with_the_reference() {
         let bias = random.vec(n_out, -1.0, 1.0);
         // Rows and outputs lie within wider rows.
         let x = random.vec(rows * (n_in + 3), -1.0, 1.0);
-        for bias in [None, Some(bias.as_slice())] {
-            let matrix = PackedMatrix::new((n_out, n_in), &weight, bias).unwrap();
+        // Rounding errors of a sum grow like a random walk.
+        let tolerance = 1e-6 * (n_in as f64).sqrt().max(10.0);
+        let cases = Format::ALL.into_iter().flat_map(|format| [(format, None), (format, Some(bias.as_slice()))]);
+        for (format, bias) in cases {
+            let matrix = PackedMatrix::new(format, (n_out, n_in), &weight, bias).unwrap();
             let stride = n_out + 5;
             let mut expected = vec![7.0; rows * stride];
             reference::apply(&matrix, rows, Rows::strided(&x, n_in + 3), RowsMut::strided(&mut expected, stride));
             for kernels in all_kernels() {
                 let mut y = vec![7.0; rows * stride];
-                matrix.apply(kernels, rows, Rows::strided(&x, n_in + 3), RowsMut::strided(&mut y, stride)).unwrap();
-                let name = format!("{rows} x {n_out} x {n_in} on {kernels:?}");
-                assert_close(&name, &y, &wide(&expected), 1e-5);
+                let (x, out) = (Rows::strided(&x, n_in + 3), RowsMut::strided(&mut y, stride));
+                matrix.apply(kernels, rows, x, out, &mut QuantisedRows::default()).unwrap();
+                let name = format!("{rows} x {n_out} x {n_in} in {format:?} on {kernels:?}");
+                assert_close(&name, &y, &wide(&expected), tolerance);
             }
         }
     }
 }
 
 #[test]
+fn int8_is_the_same_on_every_isa_and_exact_for_what_it_can_represent() {
+    // Extremes: every product and partial sum is as large as it can be, and no instruction may saturate.
+    let (rows, n_out, n_in) = (5, 40, 1030);
+    let mut random = Random(3);
+    let mut signs = |len: usize| -> Vec<f32> { (0..len).map(|_| random.uniform(-1.0, 1.0).signum()).collect() };
+    let (mut weight, mut x) = (signs(n_out * n_in), signs(rows * n_in));
+    weight[..n_in].fill(1.0);
+    x[..n_in].fill(1.0);
+    let matrix = PackedMatrix::new(Format::Int8, (n_out, n_in), &weight, None).unwrap();
+    for kernels in all_kernels() {
+        let mut y = vec![0.0; rows * n_out];
+        let mut quantised = QuantisedRows::default();
+        matrix.apply(kernels, rows, Rows::new(&x, n_in), RowsMut::new(&mut y, n_out), &mut quantised).unwrap();
+        for (row, y) in y.chunks_exact(n_out).enumerate() {
+            for (out, &y) in y.iter().enumerate() {
+                let terms = x[row * n_in..][..n_in].iter().zip(&weight[out * n_in..][..n_in]);
+                let exact: f32 = terms.map(|(x, w)| x * w).sum();
+                assert!((y - exact).abs() < 1e-3, "{kernels:?} row {row} output {out}: {y}, expected {exact}");
+            }
+        }
+    }
+}
+
+#[test]
+fn quantisation_costs_what_its_steps_say() {
+    let (rows, n_out, n_in) = (16, 96, 768);
+    let mut random = Random(11);
+    let (weight, x) = (random.vec(n_out * n_in, -1.0, 1.0), random.vec(rows * n_in, -1.0, 1.0));
+    let product = |format| {
+        let matrix = PackedMatrix::new(format, (n_out, n_in), &weight, None).unwrap();
+        let mut y = vec![0.0; rows * n_out];
+        let mut quantised = QuantisedRows::default();
+        let (x, out) = (Rows::new(&x, n_in), RowsMut::new(&mut y, n_out));
+        matrix.apply(Kernels::detect(), rows, x, out, &mut quantised).unwrap();
+        (y, matrix.bytes())
+    };
+    let (exact, f32_bytes) = product(Format::F32);
+    let size = exact.iter().map(|y| y * y).sum::<f32>().sqrt();
+    // Rounding is uniform: relative errors of 2^-9 / sqrt(3) in bf16 weights, and of a step of 1/127 over sqrt(12)
+    // against uniform values' 1 / sqrt(3), in both factors, in int8.
+    for (format, expected, size_ratio) in [(Format::Bf16, 1.2e-3, 0.5), (Format::Int8, 5.6e-3, 0.27)] {
+        let (y, bytes) = product(format);
+        let error = y.iter().zip(&exact).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt() / size;
+        assert!((0.5 * expected..1.5 * expected).contains(&error), "{format:?}: relative error {error}");
+        assert!(bytes as f64 <= size_ratio * f32_bytes as f64, "{format:?}: {bytes} bytes of {f32_bytes}");
+    }
+}
+
+#[test]
+fn zeros_and_values_that_are_no_numbers_do_no_harm() {
+    let matrix = PackedMatrix::new(Format::Int8, (3, 4), &[0.0; 12], Some(&[1.0, 2.0, 3.0])).unwrap();
+    let mut y = [0.0; 6];
+    let x = [0.0, 0.0, 0.0, 0.0, f32::NAN, f32::INFINITY, 1.0, -1.0];
+    let (rows, out) = (Rows::new(&x, 4), RowsMut::new(&mut y, 3));
+    matrix.apply(Kernels::detect(), 2, rows, out, &mut QuantisedRows::default()).unwrap();
+    assert_eq!(y[..3], [1.0, 2.0, 3.0]);
+}
+
+#[test]
 fn misfits_are_named() {
-    let error = PackedMatrix::new((3, 4), &[0.0; 11], None).unwrap_err();
+    let error = PackedMatrix::new(Format::F32, (3, 4), &[0.0; 11], None).unwrap_err();
     assert_eq!(error, KernelError::Length { tensor: "weight", expected: 12, found: 11 });
-    let matrix = PackedMatrix::new((3, 4), &[0.0; 12], None).unwrap();
-    let error = matrix.apply(Kernels::detect(), 2, Rows::new(&[0.0; 7], 4), RowsMut::new(&mut [0.0; 6], 3));
-    assert_eq!(error.unwrap_err(), KernelError::Length { tensor: "x", expected: 8, found: 7 });
+    for format in Format::ALL {
+        let matrix = PackedMatrix::new(format, (3, 4), &[0.0; 12], None).unwrap();
+        let (x, mut y) = (Rows::new(&[0.0; 7], 4), [0.0; 6]);
+        let y = RowsMut::new(&mut y, 3);
+        let error = matrix.apply(Kernels::detect(), 2, x, y, &mut QuantisedRows::default());
+        assert_eq!(error.unwrap_err(), KernelError::Length { tensor: "x", expected: 8, found: 7 });
+    }
 }

@@ -1,4 +1,4 @@
-//! Times the control step of a preset with random weights: `step_time PRESET [STEPS] [THREADS]`.
+//! Times the control step of a preset with random weights: `step_time PRESET [STEPS] [THREADS] [FORMAT]`.
 //!
 //! Every step sees a new image, so that nothing is reused.
 
@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use robomamba_model::{Checkpoint, Preset, TextTokenizer};
 use robomamba_policy::{ActionChunk, CameraSpec, FeatureSpec, Image, Observation, Policy, VectorSpec};
-use robomamba_runtime::{Model, RuntimeOptions, Session, StepTimings};
+use robomamba_runtime::{Format, Model, RuntimeOptions, Session, StepTimings};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -18,8 +18,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let steps: usize = arguments.next().map_or(Ok(100), |steps| steps.parse())?;
     let threads = arguments.next().map(|threads| threads.parse::<NonZeroUsize>()).transpose()?;
 
+    let format = arguments.next().map_or(Ok(Format::F32), |format| format.parse())?;
+
     let checkpoint = random_checkpoint(preset)?;
-    let model = Arc::new(Model::from_checkpoint(&checkpoint)?);
+    let model = Arc::new(Model::from_checkpoint(format, &checkpoint)?);
     drop(checkpoint);
     let mut session = Session::new(model, &RuntimeOptions { threads, ..Default::default() })?;
 
@@ -27,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut chunk = ActionChunk::default();
     session.act(&observation, &mut chunk)?;
     println!(
-        "{preset}, {} threads; first step {:.3} ms, of which text {:.3} ms",
+        "{preset} in {format}, {} threads; first step {:.3} ms, of which text {:.3} ms",
         session.threads(),
         ms(session.timings().total_ns()),
         ms(session.timings().text_ns)

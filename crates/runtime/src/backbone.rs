@@ -1,5 +1,6 @@
 //! The trunk, whichever kind the configuration asks for.
 
+use robomamba_kernels::matmul::Format;
 use robomamba_model::{BackboneConfig, Weights};
 
 use crate::RuntimeError;
@@ -23,11 +24,11 @@ impl Backbone {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(config: &BackboneConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+    pub fn new(format: Format, config: &BackboneConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
         Ok(match config {
-            BackboneConfig::Mamba(mamba) => Self::Mamba(Mamba::new(mamba, weights, prefix)?),
+            BackboneConfig::Mamba(mamba) => Self::Mamba(Mamba::new(format, mamba, weights, prefix)?),
             BackboneConfig::Transformer(transformer) => {
-                Self::Transformer(Transformer::new(transformer, weights, prefix)?)
+                Self::Transformer(Transformer::new(format, transformer, weights, prefix)?)
             }
         })
     }

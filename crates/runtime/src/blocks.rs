@@ -2,7 +2,7 @@
 
 use robomamba_kernels::activation::{self, Activation};
 use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
-use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::matmul::{PackedMatrix, QuantisedRows};
 use robomamba_kernels::norm;
 use robomamba_kernels::{Kernels, Rows, RowsMut};
 
@@ -11,9 +11,14 @@ use crate::params::{Bias, NormParams, Params};
 use crate::workspace::{Workspace, room};
 
 /// `y = x W^T + bias` for contiguous rows; their number follows from the length of `x`.
-pub(crate) fn project(kernels: Kernels, matrix: &PackedMatrix, x: &[f32], y: &mut [f32]) -> Result<(), RuntimeError> {
+pub(crate) fn project(
+    (kernels, quantised): (Kernels, &mut QuantisedRows),
+    matrix: &PackedMatrix,
+    x: &[f32],
+    y: &mut [f32],
+) -> Result<(), RuntimeError> {
     let rows = x.len() / matrix.n_in();
-    Ok(matrix.apply(kernels, rows, Rows::new(x, matrix.n_in()), RowsMut::new(y, matrix.n_out()))?)
+    Ok(matrix.apply(kernels, rows, Rows::new(x, matrix.n_in()), RowsMut::new(y, matrix.n_out()), quantised)?)
 }
 
 /// Multi-head self-attention with the projections of queries, keys and values in one matrix.
@@ -30,9 +35,9 @@ impl SelfAttention {
     /// Reads `workspace.normed` `[rows, width]`, one sequence, and writes `workspace.branch` of the same shape.
     pub fn forward(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let width = self.qkv.n_in();
-        let Workspace { kernels, normed, projected, mixed, branch, attention, .. } = workspace;
+        let Workspace { kernels, quantised, normed, projected, mixed, branch, attention, .. } = workspace;
         let (qkv, mixed) = (room(projected, rows * 3 * width), room(mixed, rows * width));
-        project(*kernels, &self.qkv, &normed[..rows * width], qkv)?;
+        project((*kernels, quantised), &self.qkv, &normed[..rows * width], qkv)?;
         let head_dim = width / self.n_head;
         let input = AttentionInput {
             shape: AttentionShape { batch: 1, n_query: rows, n_key: rows, n_head: self.n_head, head_dim },
@@ -43,7 +48,7 @@ impl SelfAttention {
             mask: Mask::Full,
         };
         attention::forward(*kernels, &input, RowsMut::new(mixed, width), attention)?;
-        project(*kernels, &self.out, mixed, room(branch, rows * width))
+        project((*kernels, quantised), &self.out, mixed, room(branch, rows * width))
     }
 }
 
@@ -58,11 +63,11 @@ pub(crate) struct Mlp {
 impl Mlp {
     /// Reads `workspace.normed` `[rows, n_in]` and writes `workspace.branch` `[rows, n_out]`.
     pub fn forward(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, normed, hidden, branch, .. } = workspace;
+        let Workspace { kernels, quantised, normed, hidden, branch, .. } = workspace;
         let hidden = room(hidden, rows * self.fc1.n_out());
-        project(*kernels, &self.fc1, &normed[..rows * self.fc1.n_in()], hidden)?;
+        project((*kernels, quantised), &self.fc1, &normed[..rows * self.fc1.n_in()], hidden)?;
         activation::apply(*kernels, self.activation, hidden);
-        project(*kernels, &self.fc2, hidden, room(branch, rows * self.fc2.n_out()))
+        project((*kernels, quantised), &self.fc2, hidden, room(branch, rows * self.fc2.n_out()))
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! kv_i  = norm_kv(vision_proj(patch_i) + camera_embedding), norm_kv(text_proj(word_i))
-//! x     = query + reshape(query_text(text_cls))                                     [n_query, d]
+//! x     = query + reshape(query_text(mean_i word_i))                                [n_query, d]
 //! layer:  x += out_proj(MHA(q_proj(norm_q(x)), k_proj(kv), v_proj(kv)))
 //!         x += fc2(gelu(fc1(norm_mlp(x))))
 //! token = out_proj(flatten(norm_out(x))) + state_proj.fc2(gelu(state_proj.fc1(state)))   [d_model]
@@ -15,7 +15,7 @@
 //! until the instruction changes, those of a camera until its image changes.
 
 use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
-use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_kernels::{Rows, RowsMut};
 use robomamba_model::{ConnectorConfig, ModelConfig, Weights};
 
@@ -71,8 +71,8 @@ impl Connector {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(config: &ModelConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
-        let params = Params::new(weights, prefix);
+    pub fn new(format: Format, config: &ModelConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+        let params = Params::new(format, weights, prefix);
         let ConnectorConfig { hidden_size: d, n_query, num_hidden_layers: n_layer, layer_norm_eps: eps, .. } =
             config.connector;
         let (d_vision, d_text, d_model) =
@@ -123,10 +123,19 @@ impl Connector {
         check_len("text tokens", text_tokens.len(), n_text.max(1) * d_text)?;
         context.kv.resize((self.n_vision() + n_text) * self.kv_proj.n_out(), 0.0);
         context.n_text = n_text;
-        project(workspace.kernels, &self.query_text, &text_tokens[..d_text], &mut context.query)?;
+        let mean = room(&mut workspace.normed, d_text);
+        mean.fill(0.0);
+        text_tokens.chunks_exact(d_text).for_each(|word| add(mean, word));
+        mean.iter_mut().for_each(|value| *value /= n_text as f32);
+        project((workspace.kernels, &mut workspace.quantised), &self.query_text, mean, &mut context.query)?;
         add(&mut context.query, &self.query);
         let len = n_text * self.config.hidden_size;
-        project(workspace.kernels, &self.text_proj, text_tokens, room(&mut workspace.residual, len))?;
+        project(
+            (workspace.kernels, &mut workspace.quantised),
+            &self.text_proj,
+            text_tokens,
+            room(&mut workspace.residual, len),
+        )?;
         self.write_kv(self.n_vision(), n_text, context, workspace)
     }
 
@@ -147,7 +156,7 @@ impl Connector {
             return Err(RuntimeError::Length { name: "cameras", expected: self.n_camera, found: camera + 1 });
         };
         let residual = room(&mut workspace.residual, self.n_patch * d);
-        project(workspace.kernels, &self.vision_proj, patch_tokens, residual)?;
+        project((workspace.kernels, &mut workspace.quantised), &self.vision_proj, patch_tokens, residual)?;
         residual.chunks_exact_mut(d).for_each(|row| add(row, embedding));
         self.write_kv(camera * self.n_patch, self.n_patch, context, workspace)
     }
@@ -174,7 +183,12 @@ impl Connector {
             layer.mlp.forward(n_query, workspace)?;
             add_and_normalise(self.norm_before(i + 1), n_query, workspace)?;
         }
-        project(workspace.kernels, &self.out_proj, &workspace.normed[..self.out_proj.n_in()], token)?;
+        project(
+            (workspace.kernels, &mut workspace.quantised),
+            &self.out_proj,
+            &workspace.normed[..self.out_proj.n_in()],
+            token,
+        )?;
         room(&mut workspace.normed, state.len()).copy_from_slice(state);
         self.state_proj.forward(1, workspace)?;
         add(token, &workspace.branch);
@@ -185,9 +199,9 @@ impl Connector {
     fn attend(&self, i: usize, context: &ConnectorContext, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let ConnectorConfig { hidden_size: d, n_query, num_attention_heads: n_head, .. } = self.config;
         let layer = &self.layers[i];
-        let Workspace { kernels, normed, projected, mixed, branch, attention, .. } = workspace;
+        let Workspace { kernels, quantised, normed, projected, mixed, branch, attention, .. } = workspace;
         let (q, mixed) = (room(projected, n_query * d), room(mixed, n_query * d));
-        project(*kernels, &layer.q_proj, &normed[..n_query * d], q)?;
+        project((*kernels, quantised), &layer.q_proj, &normed[..n_query * d], q)?;
         let (head_dim, stride) = (d / n_head, self.kv_proj.n_out());
         let input = AttentionInput {
             shape: AttentionShape { batch: 1, n_query, n_key: self.n_vision() + context.n_text, n_head, head_dim },
@@ -198,7 +212,7 @@ impl Connector {
             mask: Mask::Full,
         };
         attention::forward(*kernels, &input, RowsMut::new(mixed, d), attention)?;
-        project(*kernels, &layer.out_proj, mixed, room(branch, n_query * d))
+        project((*kernels, quantised), &layer.out_proj, mixed, room(branch, n_query * d))
     }
 
     /// Keys and values of the `rows` tokens in `workspace.residual`, to row `first` of the context and on.
@@ -212,7 +226,12 @@ impl Connector {
         normalise(&self.norm_kv, rows, workspace)?;
         let width = self.kv_proj.n_out();
         let kv = &mut context.kv[first * width..][..rows * width];
-        project(workspace.kernels, &self.kv_proj, &workspace.normed[..rows * self.config.hidden_size], kv)
+        project(
+            (workspace.kernels, &mut workspace.quantised),
+            &self.kv_proj,
+            &workspace.normed[..rows * self.config.hidden_size],
+            kv,
+        )
     }
 
     /// The norm in front of layer `i`, or the final one behind the last layer.

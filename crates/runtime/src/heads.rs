@@ -6,7 +6,7 @@
 //! ```
 
 use robomamba_kernels::activation::{self, Activation};
-use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_model::{ModelConfig, Weights};
 
 use crate::RuntimeError;
@@ -29,8 +29,8 @@ impl Heads {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(config: &ModelConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
-        let params = Params::new(weights, prefix);
+    pub fn new(format: Format, config: &ModelConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+        let params = Params::new(format, weights, prefix);
         let (d_model, width) = (config.backbone.d_model(), config.action_head.hidden_size);
         let n_action = config.action_head.chunk_size * config.features.action.dim();
         let action = params.under("action");
@@ -72,13 +72,13 @@ impl Heads {
 
     /// The action head.
     fn plan(&self, hidden: &[f32], actions: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, hidden: first, narrow: second, .. } = workspace;
+        let Workspace { kernels, quantised, hidden: first, narrow: second, .. } = workspace;
         let len = hidden.len() / self.fc1.n_in() * self.fc1.n_out();
         let (first, second) = (room(first, len), room(second, len));
-        project(*kernels, &self.fc1, hidden, first)?;
+        project((*kernels, quantised), &self.fc1, hidden, first)?;
         activation::apply(*kernels, Activation::Gelu, first);
-        project(*kernels, &self.fc2, first, second)?;
+        project((*kernels, quantised), &self.fc2, first, second)?;
         activation::apply(*kernels, Activation::Gelu, second);
-        project(*kernels, &self.fc3, second, actions)
+        project((*kernels, quantised), &self.fc3, second, actions)
     }
 }

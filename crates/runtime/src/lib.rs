@@ -42,6 +42,8 @@ mod transformer;
 mod vision;
 mod workspace;
 
+pub use robomamba_kernels::matmul::Format;
+
 pub use backbone::Backbone;
 pub use connector::{Connector, ConnectorContext};
 pub use error::RuntimeError;

@@ -15,7 +15,7 @@
 //! agree to rounding.
 
 use robomamba_kernels::conv1d::{self, ConvInput, ConvOutput, ConvShape};
-use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_kernels::scan::{self, ScanInput, ScanOutput, ScanParams, ScanShape};
 use robomamba_kernels::{Rows, RowsMut};
 use robomamba_model::{MambaConfig, Weights};
@@ -63,8 +63,8 @@ impl Mamba {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(config: &MambaConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
-        let params = Params::new(weights, prefix);
+    pub fn new(format: Format, config: &MambaConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+        let params = Params::new(format, weights, prefix);
         let layers = (0..config.n_layer)
             .map(|i| MambaLayer::new(config, &params.under(format!("layers.{i}"))))
             .collect::<Result<_, _>>()?;
@@ -243,8 +243,8 @@ impl MambaLayer {
         Ok(Self {
             norm: params.rms_norm("norm", d_model, rms_norm_eps)?,
             in_proj: mixer.linear("in_proj", (2 * d_inner, d_model), Bias::Without)?,
-            x_proj: mixer.linear("x_proj", (dt_rank + 2 * d_state, d_inner), Bias::Without)?,
-            dt_proj: mixer.linear("dt_proj", (d_inner, dt_rank), Bias::Without)?,
+            x_proj: mixer.fine().linear("x_proj", (dt_rank + 2 * d_state, d_inner), Bias::Without)?,
+            dt_proj: mixer.fine().linear("dt_proj", (d_inner, dt_rank), Bias::Without)?,
             out_proj: mixer.linear("out_proj", (d_model, d_inner), Bias::Without)?,
             conv_step: conv1d::StepWeights::new((d_inner, d_conv), &conv_weight, &conv_bias)?,
             scan_step: scan::StepWeights::new((d_inner, d_state), &scan_params)?,
@@ -258,28 +258,28 @@ impl MambaLayer {
 
     /// `workspace.normed` `[rows, d_model]` to `workspace.projected` `[rows, 2 * d_inner]`, input and gate.
     fn project_in(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, normed, projected, .. } = workspace;
+        let Workspace { kernels, quantised, normed, projected, .. } = workspace;
         let projected = room(projected, rows * self.in_proj.n_out());
-        project(*kernels, &self.in_proj, &normed[..rows * self.in_proj.n_in()], projected)
+        project((*kernels, quantised), &self.in_proj, &normed[..rows * self.in_proj.n_in()], projected)
     }
 
     /// `workspace.mixed` `[rows, d_inner]` to the low-rank step size with `B` and `C` in `workspace.narrow`,
     /// and that step size to its full rank in `workspace.delta` `[rows, d_inner]`.
     fn project_delta(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, mixed, narrow, delta, .. } = workspace;
+        let Workspace { kernels, quantised, mixed, narrow, delta, .. } = workspace;
         let width = self.x_proj.n_out();
         let narrow = room(narrow, rows * width);
-        project(*kernels, &self.x_proj, &mixed[..rows * self.x_proj.n_in()], narrow)?;
+        project((*kernels, quantised), &self.x_proj, &mixed[..rows * self.x_proj.n_in()], narrow)?;
         let d_inner = self.dt_proj.n_out();
         let delta = RowsMut::new(room(delta, rows * d_inner), d_inner);
-        Ok(self.dt_proj.apply(*kernels, rows, Rows::strided(narrow, width), delta)?)
+        Ok(self.dt_proj.apply(*kernels, rows, Rows::strided(narrow, width), delta, quantised)?)
     }
 
     /// `workspace.hidden` `[rows, d_inner]` to `workspace.branch` `[rows, d_model]`.
     fn project_out(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, hidden, branch, .. } = workspace;
+        let Workspace { kernels, quantised, hidden, branch, .. } = workspace;
         let branch = room(branch, rows * self.out_proj.n_out());
-        project(*kernels, &self.out_proj, &hidden[..rows * self.out_proj.n_in()], branch)
+        project((*kernels, quantised), &self.out_proj, &hidden[..rows * self.out_proj.n_in()], branch)
     }
 
     /// The convolution for one step; like [`Mamba::convolve`], with `state` `[d_inner, d_conv - 1]` in place.

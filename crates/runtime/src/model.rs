@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use robomamba_kernels::matmul::Format;
 use robomamba_model::{Checkpoint, ModelConfig, TextTokenizer, param_specs};
 use robomamba_policy::{FeatureSpec, NormStats};
 
@@ -40,28 +41,29 @@ pub struct Trajectory {
 }
 
 impl Model {
-    /// Reads the checkpoint folder `dir`.
+    /// Reads the checkpoint folder `dir`, to run in f32.
     ///
     /// # Errors
     /// When the folder is incomplete, damaged or does not fit its configuration.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, RuntimeError> {
-        Self::from_checkpoint(&Checkpoint::load(dir.as_ref())?)
+        Self::from_checkpoint(Format::F32, &Checkpoint::load(dir.as_ref())?)
     }
 
-    /// Packs the weights of `checkpoint`.
+    /// Packs the weights of `checkpoint`, the linear layers in `format`. Norms, the convolution, the scan and the
+    /// state are f32 whatever the format is.
     ///
     /// # Errors
     /// When a tensor is missing, left over, not finite or of another shape than the configuration says.
-    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, RuntimeError> {
+    pub fn from_checkpoint(format: Format, checkpoint: &Checkpoint) -> Result<Self, RuntimeError> {
         let Checkpoint { config, weights, stats, tokenizer, .. } = checkpoint;
         config.check()?;
         weights.check(&param_specs(config))?;
         Ok(Self {
-            vision: VisionEncoder::new(&config.vision, weights, "vision")?,
-            text: TextEncoder::new(&config.text, weights, "text")?,
-            connector: Connector::new(config, weights, "connector")?,
-            backbone: Backbone::new(&config.backbone, weights, "backbone")?,
-            heads: Heads::new(config, weights, "head")?,
+            vision: VisionEncoder::new(format, &config.vision, weights, "vision")?,
+            text: TextEncoder::new(format, &config.text, weights, "text")?,
+            connector: Connector::new(format, config, weights, "connector")?,
+            backbone: Backbone::new(format, &config.backbone, weights, "backbone")?,
+            heads: Heads::new(format, config, weights, "head")?,
             config: config.clone(),
             stats: stats.clone(),
             tokenizer: tokenizer.clone(),

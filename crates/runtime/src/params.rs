@@ -1,6 +1,6 @@
 //! Takes parameters out of a checkpoint by name and packs them for the kernels.
 
-use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_kernels::norm::{Norm, NormKind};
 use robomamba_model::{ModelError, Weights};
 
@@ -18,17 +18,29 @@ pub(crate) enum Bias {
 pub(crate) struct Params<'a> {
     weights: &'a Weights,
     prefix: String,
+    format: Format,
 }
 
 impl<'a> Params<'a> {
-    /// All parameters below `prefix`.
-    pub fn new(weights: &'a Weights, prefix: &str) -> Self {
-        Self { weights, prefix: prefix.to_owned() }
+    /// All parameters below `prefix`, whose linear layers are packed in `format`.
+    pub fn new(format: Format, weights: &'a Weights, prefix: &str) -> Self {
+        Self { weights, prefix: prefix.to_owned(), format }
+    }
+
+    /// The same parameters for layers that are small and lose much in 8 bits: those stay in 16.
+    pub fn fine(&self) -> Self {
+        let format = if self.format == Format::Int8 { Format::Bf16 } else { self.format };
+        Self { format, ..self.clone() }
+    }
+
+    /// How linear layers are packed.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// The parameters one level further down.
     pub fn under(&self, name: impl AsRef<str>) -> Self {
-        Self { weights: self.weights, prefix: self.full(name.as_ref()) }
+        Self { prefix: self.full(name.as_ref()), ..*self }
     }
 
     /// The values of one parameter of exactly this shape.
@@ -67,7 +79,7 @@ impl<'a> Params<'a> {
             }
         }
         let bias = (bias == Bias::With).then_some(biases.as_slice());
-        Ok(PackedMatrix::new((names.len() * n_out, n_in), &weight, bias)?)
+        Ok(PackedMatrix::new(self.format, (names.len() * n_out, n_in), &weight, bias)?)
     }
 
     /// The linear layer `name` followed by an elementwise `scale` `[n_out]`, multiplied into its rows.
@@ -83,7 +95,7 @@ impl<'a> Params<'a> {
             row.iter_mut().for_each(|value| *value *= scale);
             *bias *= scale;
         }
-        Ok(PackedMatrix::new((n_out, n_in), &weight, Some(&bias))?)
+        Ok(PackedMatrix::new(self.format, (n_out, n_in), &weight, Some(&bias))?)
     }
 
     /// The LayerNorm `name` over rows of `width`.

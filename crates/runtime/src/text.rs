@@ -4,6 +4,7 @@
 //! per instruction, not once per control step.
 
 use robomamba_kernels::activation::Activation;
+use robomamba_kernels::matmul::Format;
 use robomamba_model::{TextConfig, Weights};
 
 use crate::RuntimeError;
@@ -36,8 +37,8 @@ impl TextEncoder {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(config: &TextConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
-        let params = Params::new(weights, prefix);
+    pub fn new(format: Format, config: &TextConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+        let params = Params::new(format, weights, prefix);
         let embeddings = params.under("embeddings");
         let d = config.hidden_size;
         let blocks = (0..config.num_hidden_layers)

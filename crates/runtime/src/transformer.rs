@@ -12,7 +12,7 @@
 
 use robomamba_kernels::activation::{self, Activation};
 use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
-use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_kernels::{Kernels, Rows, RowsMut};
 use robomamba_model::{TransformerConfig, Weights};
 
@@ -50,8 +50,13 @@ impl Transformer {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(config: &TransformerConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
-        let params = Params::new(weights, prefix);
+    pub fn new(
+        format: Format,
+        config: &TransformerConfig,
+        weights: &Weights,
+        prefix: &str,
+    ) -> Result<Self, RuntimeError> {
+        let params = Params::new(format, weights, prefix);
         let layers = (0..config.n_layer)
             .map(|i| TransformerLayer::new(config, &params.under(format!("layers.{i}"))))
             .collect::<Result<_, _>>()?;
@@ -126,9 +131,9 @@ impl Transformer {
         workspace: &mut Workspace,
     ) -> Result<(), RuntimeError> {
         let (layer, d) = (&self.layers[i], self.config.d_model);
-        let Workspace { kernels, normed, projected, mixed, rotation, branch, attention, .. } = workspace;
+        let Workspace { kernels, quantised, normed, projected, mixed, rotation, branch, attention, .. } = workspace;
         let (qkv, mixed) = (room(projected, rows * 3 * d), room(mixed, rows * d));
-        project(*kernels, &layer.qkv, &normed[..rows * d], qkv)?;
+        project((*kernels, quantised), &layer.qkv, &normed[..rows * d], qkv)?;
         for (row, rotation) in qkv.chunks_exact_mut(3 * d).zip(rotation.chunks_exact(2 * self.frequencies.len().max(1)))
         {
             rotate(&mut row[..2 * d], rotation);
@@ -144,7 +149,7 @@ impl Transformer {
                 window.attend_last(step, qkv, mixed, attention)?;
             }
         }
-        project(*kernels, &layer.o_proj, mixed, room(branch, rows * d))
+        project((*kernels, quantised), &layer.o_proj, mixed, room(branch, rows * d))
     }
 
     /// Cosines and sines of the positions from `first` on, to `workspace.rotation` `[rows, 2, head_dim / 2]`.
@@ -189,14 +194,14 @@ impl TransformerLayer {
     /// SwiGLU: reads `workspace.normed` and writes `workspace.branch`, `[rows, d_model]`.
     fn mlp(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let (d, f) = (self.gate_up.n_in(), self.down_proj.n_in());
-        let Workspace { kernels, normed, projected, hidden, branch, .. } = workspace;
+        let Workspace { kernels, quantised, normed, projected, hidden, branch, .. } = workspace;
         let (gate_up, hidden) = (room(projected, rows * 2 * f), room(hidden, rows * f));
-        project(*kernels, &self.gate_up, &normed[..rows * d], gate_up)?;
+        project((*kernels, quantised), &self.gate_up, &normed[..rows * d], gate_up)?;
         for (hidden, row) in hidden.chunks_exact_mut(f).zip(gate_up.chunks_exact(2 * f)) {
             activation::forward(*kernels, Activation::Silu, &row[..f], hidden)?;
             hidden.iter_mut().zip(&row[f..]).for_each(|(hidden, up)| *hidden *= up);
         }
-        project(*kernels, &self.down_proj, hidden, room(branch, rows * d))
+        project((*kernels, quantised), &self.down_proj, hidden, room(branch, rows * d))
     }
 }
 

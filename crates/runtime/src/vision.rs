@@ -6,7 +6,7 @@
 //! projections before them, which is the same function with one pass less.
 
 use robomamba_kernels::activation;
-use robomamba_kernels::matmul::PackedMatrix;
+use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_model::{Activation, VisionConfig, Weights};
 
 use crate::RuntimeError;
@@ -41,14 +41,14 @@ impl VisionEncoder {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(config: &VisionConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
-        let params = Params::new(weights, prefix);
+    pub fn new(format: Format, config: &VisionConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+        let params = Params::new(format, weights, prefix);
         let (d, eps, kind) = (config.hidden_size, config.layer_norm_eps, config.kind);
         let blocks = (0..config.num_hidden_layers)
             .map(|i| VisionBlock::new(config, &params.under(format!("encoder.layer.{i}"))))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            patch_projection: patch_projection(config, &params.under("embeddings.patch_embeddings.projection"))?,
+            patch_projection: patch_projection(config, &params.fine().under("embeddings.patch_embeddings.projection"))?,
             positions: positions(config, &params.under("embeddings"))?,
             pre_norm: kind.has_pre_norm().then(|| params.layer_norm("pre_layernorm", d, eps)).transpose()?,
             blocks,
@@ -98,7 +98,7 @@ impl VisionEncoder {
         let residual = room(&mut workspace.residual, rows * d);
         let (class, embedded) = residual.split_at_mut((rows - self.config.n_patch()) * d);
         class.fill(0.0);
-        project(workspace.kernels, &self.patch_projection, patches, embedded)?;
+        project((workspace.kernels, &mut workspace.quantised), &self.patch_projection, patches, embedded)?;
         add(residual, &self.positions);
         if let Some(norm) = &self.pre_norm {
             normalise(norm, rows, workspace)?;
@@ -153,7 +153,7 @@ fn patch_projection(config: &VisionConfig, params: &Params) -> Result<PackedMatr
     let (d, p) = (config.hidden_size, config.patch_size);
     let weight = params.get("weight", &[d, 3, p, p])?;
     let bias = config.kind.has_patch_bias().then(|| params.get("bias", &[d])).transpose()?;
-    Ok(PackedMatrix::new((d, config.patch_dim()), weight, bias)?)
+    Ok(PackedMatrix::new(params.format(), (d, config.patch_dim()), weight, bias)?)
 }
 
 /// Position embeddings `[n_token, hidden_size]` with the class token added to the first.

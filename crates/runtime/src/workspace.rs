@@ -2,6 +2,7 @@
 
 use robomamba_kernels::Kernels;
 use robomamba_kernels::attention::AttentionScratch;
+use robomamba_kernels::matmul::QuantisedRows;
 
 /// The kernels that a caller runs on and the memory that they work in.
 ///
@@ -30,6 +31,8 @@ pub struct Workspace {
     pub(crate) start: Vec<f32>,
     /// Cosines and sines of the rotary positions, `[rows, head_dim]`.
     pub(crate) rotation: Vec<f32>,
+    /// Inputs of a product in 8 bits.
+    pub(crate) quantised: QuantisedRows,
     pub(crate) attention: AttentionScratch,
 }
 
@@ -48,6 +51,7 @@ impl Workspace {
             delta: Vec::new(),
             start: Vec::new(),
             rotation: Vec::new(),
+            quantised: QuantisedRows::default(),
             attention: AttentionScratch::default(),
         }
     }
@@ -71,7 +75,9 @@ impl Workspace {
             &self.start,
             &self.rotation,
         ];
-        buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>() + self.attention.bytes()
+        buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>()
+            + self.quantised.bytes()
+            + self.attention.bytes()
     }
 }
 

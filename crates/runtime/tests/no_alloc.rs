@@ -7,8 +7,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use robomamba_model::Preset;
 use robomamba_policy::{ActionChunk, Policy};
-use robomamba_runtime::{FrameReuse, Model, RuntimeOptions, Session};
+use robomamba_runtime::{Format, FrameReuse, Model, RuntimeOptions, Session};
 
 struct Counting;
 
@@ -42,7 +43,16 @@ const STEPS: usize = 50;
 /// One test, so that no other one allocates at the same time.
 #[test]
 fn act_allocates_nothing_after_the_first_step() {
-    let models = [("mamba", common::nano()), ("transformer", common::nano_transformer(8))];
+    let quantised = |format| {
+        let checkpoint = common::checkpoint(Preset::Nano, |_| {});
+        Arc::new(Model::from_checkpoint(format, &checkpoint).expect("a random checkpoint is complete"))
+    };
+    let models = [
+        ("mamba", common::nano()),
+        ("mamba in bf16", quantised(Format::Bf16)),
+        ("mamba in int8", quantised(Format::Int8)),
+        ("transformer", common::nano_transformer(8)),
+    ];
     let cases =
         || models.iter().flat_map(|(name, model)| [FrameReuse::Exact, FrameReuse::Off].map(|r| (*name, model, r)));
     for (name, model, frame_reuse) in cases() {

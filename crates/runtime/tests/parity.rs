@@ -8,7 +8,7 @@ use robomamba_model::{
     ImageTransform, MambaConfig,
     convert::{Converted, PartConfig, from_hf},
 };
-use robomamba_runtime::{Mamba, MambaState, TextEncoder, VisionEncoder, Workspace};
+use robomamba_runtime::{Format, Mamba, MambaState, TextEncoder, VisionEncoder, Workspace};
 use safetensors::SafeTensors;
 
 const TOLERANCE: f32 = 1e-4;
@@ -67,7 +67,8 @@ fn on_every_isa(test: impl Fn(&str, &mut Workspace)) {
 fn vision_matches(name: &str) {
     let (golden, converted) = (Golden::read(name), from_hf(&folder(name)).expect("the model is supported"));
     let PartConfig::Vision(config) = &converted.part else { panic!("{name} is no vision encoder") };
-    let encoder = VisionEncoder::new(config, &converted.weights, "vision").expect("the weights are complete");
+    let encoder =
+        VisionEncoder::new(Format::F32, config, &converted.weights, "vision").expect("the weights are complete");
     let (shape, rgb) = golden.raw("rgb");
     let (_, expected) = golden.f32("last_hidden_state");
     let transform = ImageTransform::new(config, shape[1], shape[2]).expect("the size is valid");
@@ -107,7 +108,7 @@ fn dinov2_matches_transformers() {
 fn bert_matches_transformers() {
     let (golden, converted) = (Golden::read("bert"), from_hf(&folder("bert")).expect("the model is supported"));
     let PartConfig::Text(config) = &converted.part else { panic!("bert is no text encoder") };
-    let encoder = TextEncoder::new(config, &converted.weights, "text").expect("the weights are complete");
+    let encoder = TextEncoder::new(Format::F32, config, &converted.weights, "text").expect("the weights are complete");
     on_every_isa(|isa, workspace| {
         let mut tokens = Vec::new();
         encoder.forward(&golden.u32("ids"), &mut tokens, workspace).expect("the ids are in the vocabulary");
@@ -136,7 +137,7 @@ impl MambaCase {
         let golden = Golden::read(name);
         let Converted { part, weights, .. } = from_hf(&folder(name)).expect("the model is supported");
         let PartConfig::Backbone(config) = part else { panic!("{name} is no trunk") };
-        let mamba = Mamba::new(&config, &weights, "backbone").expect("the weights are complete");
+        let mamba = Mamba::new(Format::F32, &config, &weights, "backbone").expect("the weights are complete");
         let sequence = |name: &str| {
             let (shape, values) = golden.f32(name);
             values[batch * shape[1] * shape[2]..][..shape[1] * shape[2]].to_vec()

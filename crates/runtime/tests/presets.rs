@@ -6,7 +6,7 @@ use common::{max_abs_diff, observation, session};
 use robomamba_kernels::{Isa, Kernels, Threads};
 use robomamba_model::{BackboneConfig, Checkpoint, Preset, TextTokenizer, VisionKind, Weights};
 use robomamba_policy::{ActionChunk, Policy};
-use robomamba_runtime::{TextEncoder, VisionEncoder, Workspace};
+use robomamba_runtime::{Format, TextEncoder, VisionEncoder, Workspace};
 
 #[test]
 fn every_preset_acts_with_either_trunk() {
@@ -38,7 +38,8 @@ fn every_vision_encoder_runs_on_every_instruction_set() {
     for kind in [VisionKind::Vit, VisionKind::Clip, VisionKind::Siglip, VisionKind::Dinov2] {
         let checkpoint = common::checkpoint(Preset::Nano, |config| config.vision.kind = kind);
         let config = &checkpoint.config.vision;
-        let encoder = VisionEncoder::new(config, &checkpoint.weights, "vision").expect("weights are complete");
+        let encoder =
+            VisionEncoder::new(Format::F32, config, &checkpoint.weights, "vision").expect("weights are complete");
         let patches = common::noise(3, config.n_patch() * config.patch_dim());
         let run = |isa: Isa, patches: &[f32]| {
             let mut tokens = vec![0.0; config.n_token() * config.hidden_size];
@@ -62,7 +63,7 @@ fn layer_scale_is_part_of_dinov2() {
     let config = &checkpoint.config.vision;
     let patches = common::noise(3, config.n_patch() * config.patch_dim());
     let run = |weights: &Weights| {
-        let encoder = VisionEncoder::new(config, weights, "vision").expect("weights are complete");
+        let encoder = VisionEncoder::new(Format::F32, config, weights, "vision").expect("weights are complete");
         let mut tokens = vec![0.0; config.n_token() * config.hidden_size];
         let mut workspace = Workspace::new(Kernels::detect().with_threads(Threads::One));
         encoder.forward(&patches, &mut tokens, &mut workspace).expect("sizes fit");
@@ -78,7 +79,7 @@ fn layer_scale_is_part_of_dinov2() {
 fn words_and_their_order_matter_and_wrong_tokens_are_refused() {
     let checkpoint = common::checkpoint(Preset::Nano, |_| {});
     let config = &checkpoint.config.text;
-    let encoder = TextEncoder::new(config, &checkpoint.weights, "text").expect("weights are complete");
+    let encoder = TextEncoder::new(Format::F32, config, &checkpoint.weights, "text").expect("weights are complete");
     let mut workspace = Workspace::new(Kernels::detect().with_threads(Threads::One));
     let mut run = |ids: &[u32]| {
         let mut tokens = Vec::new();

@@ -5,14 +5,14 @@ mod common;
 use common::{max_abs_diff, noise};
 use robomamba_kernels::{Isa, Kernels, Threads};
 use robomamba_model::{BackboneConfig, MambaConfig, ModelConfig, Preset, Weights};
-use robomamba_runtime::{Backbone, RuntimeError, State, Workspace};
+use robomamba_runtime::{Backbone, Format, RuntimeError, State, Workspace};
 
 const TOLERANCE: f32 = 1e-4;
 
 fn trunk(edit: impl FnOnce(&mut ModelConfig)) -> (BackboneConfig, Backbone) {
     let checkpoint = common::checkpoint(Preset::Nano, edit);
-    let backbone =
-        Backbone::new(&checkpoint.config.backbone, &checkpoint.weights, "backbone").expect("weights are complete");
+    let backbone = Backbone::new(Format::F32, &checkpoint.config.backbone, &checkpoint.weights, "backbone")
+        .expect("weights are complete");
     (checkpoint.config.backbone, backbone)
 }
 
@@ -168,10 +168,11 @@ fn a_missing_or_misshapen_parameter_is_named() {
     let name = "backbone.layers.1.mixer.x_proj.weight";
     let mut weights = checkpoint.weights.clone();
     let tensor = weights.remove(name).expect("it is there");
-    let error = Backbone::new(config, &weights, "backbone").expect_err("a parameter is missing").to_string();
+    let error =
+        Backbone::new(Format::F32, config, &weights, "backbone").expect_err("a parameter is missing").to_string();
     assert!(error.contains(name), "{error}");
     weights.insert(name, vec![tensor.data.len()], tensor.data).expect("the shape is filled");
-    let error = Backbone::new(config, &weights, "backbone").expect_err("a shape is wrong").to_string();
+    let error = Backbone::new(Format::F32, config, &weights, "backbone").expect_err("a shape is wrong").to_string();
     assert!(error.contains(name) && error.contains("[19, 96]"), "{error}");
-    assert!(Backbone::new(config, &Weights::new(), "backbone").is_err());
+    assert!(Backbone::new(Format::F32, config, &Weights::new(), "backbone").is_err());
 }

@@ -28,9 +28,42 @@ pub(crate) struct Left<'a> {
 
 /// A matrix `[depth, columns]` in panels `[columns / 32, depth, 32]`, the right factor.
 #[derive(Clone, Copy)]
-pub(crate) struct Right<'a> {
-    pub(crate) panels: &'a [f32],
+pub(crate) struct Right<'a, E = f32> {
+    pub(crate) panels: &'a [E],
     pub(crate) columns: usize,
+}
+
+/// How the values of a right factor are stored.
+pub(crate) trait Element: Copy {
+    /// The nearest value.
+    fn of(x: f32) -> Self;
+    /// The first lanes of `src`, which must be long enough.
+    fn load<S: Simd>(s: S, src: &[Self]) -> S::V;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        x
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, src: &[Self]) -> S::V {
+        s.load(src)
+    }
+}
+
+/// The bits of a bf16.
+impl Element for u16 {
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        half::bf16::from_f32(x).to_bits()
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, src: &[Self]) -> S::V {
+        s.load_bf16(src)
+    }
 }
 
 /// Values of packed panels.
@@ -40,11 +73,11 @@ pub(crate) fn packed_len(depth: usize, columns: usize) -> usize {
 
 /// Packs the transpose of rows `[columns, depth]`; columns beyond the last are left as they are.
 #[inline(always)]
-pub(crate) fn pack_transposed<'a>(rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [f32]) {
+pub(crate) fn pack_transposed<'a, E: Element>(rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [E]) {
     for (column, row) in rows.enumerate() {
         let panel = &mut panels[column / PANEL * PANEL * depth..][..PANEL * depth];
         for (slot, &value) in panel[column % PANEL..].iter_mut().step_by(PANEL).zip(row) {
-            *slot = value;
+            *slot = E::of(value);
         }
     }
 }
@@ -72,9 +105,9 @@ pub(crate) struct Output<'a> {
 /// # Safety
 /// Nothing else may use these columns of the output meanwhile.
 #[inline(always)]
-pub(crate) unsafe fn product<S: Simd>(
+pub(crate) unsafe fn product<S: Simd, E: Element>(
     s: S,
-    (left, right): (&Left, &Right),
+    (left, right): (&Left, &Right<E>),
     bias: Option<&[f32]>,
     output: Output,
     panels: Range<usize>,
@@ -100,9 +133,9 @@ pub(crate) unsafe fn product<S: Simd>(
 }
 
 /// One panel and one piece of the depth.
-struct Strip<'a> {
+struct Strip<'a, E> {
     left: &'a Left<'a>,
-    right: &'a Right<'a>,
+    right: &'a Right<'a, E>,
     bias: Option<&'a [f32]>,
     output: Output<'a>,
     depth: Range<usize>,
@@ -112,26 +145,26 @@ struct Strip<'a> {
 /// # Safety
 /// Factors hold what their shapes say, and the output's columns are not used elsewhere.
 #[inline(always)]
-unsafe fn panel_product<S: Simd>(s: S, job: &Strip) {
+unsafe fn panel_product<S: Simd, E: Element>(s: S, job: &Strip<E>) {
     let mut row = 0;
     while row < job.left.rows {
         let left = job.left.rows - row;
         // Safety: the rows lie in the left factor; the rest is the caller's promise.
         unsafe {
             if S::TILE_ROWS >= 12 && left >= 12 {
-                strips::<S, 12>(s, job, row);
+                strips::<S, E, 12>(s, job, row);
                 row += 12;
             } else if S::TILE_ROWS >= 6 && left >= 6 {
-                strips::<S, 6>(s, job, row);
+                strips::<S, E, 6>(s, job, row);
                 row += 6;
             } else if left >= 4 {
-                strips::<S, 4>(s, job, row);
+                strips::<S, E, 4>(s, job, row);
                 row += 4;
             } else if left >= 2 {
-                strips::<S, 2>(s, job, row);
+                strips::<S, E, 2>(s, job, row);
                 row += 2;
             } else {
-                strips::<S, 1>(s, job, row);
+                strips::<S, E, 1>(s, job, row);
                 row += 1;
             }
         }
@@ -141,7 +174,7 @@ unsafe fn panel_product<S: Simd>(s: S, job: &Strip) {
 /// # Safety
 /// As [`panel_product`], and rows `row..row + R` exist.
 #[inline(always)]
-unsafe fn strips<S: Simd, const R: usize>(s: S, job: &Strip, row: usize) {
+unsafe fn strips<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: usize) {
     for offset in (0..PANEL).step_by(2 * S::LANES) {
         let first = job.panel * PANEL + offset;
         if first >= job.right.columns {
@@ -150,8 +183,8 @@ unsafe fn strips<S: Simd, const R: usize>(s: S, job: &Strip, row: usize) {
         let columns = first..(first + 2 * S::LANES).min(job.right.columns);
         // Safety: the caller's promise.
         unsafe {
-            let sums = sums::<S, R>(s, job, row, offset);
-            write::<S, R>(s, job, sums, row, columns);
+            let sums = sums::<S, E, R>(s, job, row, offset);
+            write::<S, E, R>(s, job, sums, row, columns);
         }
     }
 }
@@ -161,7 +194,7 @@ unsafe fn strips<S: Simd, const R: usize>(s: S, job: &Strip, row: usize) {
 /// # Safety
 /// As [`strips`].
 #[inline(always)]
-unsafe fn sums<S: Simd, const R: usize>(s: S, job: &Strip, row: usize, offset: usize) -> [[S::V; 2]; R] {
+unsafe fn sums<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: usize, offset: usize) -> [[S::V; 2]; R] {
     /// Sums of a single row are kept apart over this many steps, so that no chain of additions is longer
     /// than the loads take.
     const APART: usize = 4;
@@ -173,7 +206,7 @@ unsafe fn sums<S: Simd, const R: usize>(s: S, job: &Strip, row: usize, offset: u
         let first = left.data.as_ptr().add(row * left.row_stride);
         let load = |k: usize, half: usize| {
             let values = panel.add(k * PANEL + offset + half * S::LANES);
-            s.load(std::slice::from_raw_parts(values, S::LANES))
+            E::load(s, std::slice::from_raw_parts(values, S::LANES))
         };
         if R == 1 {
             let mut apart = [[s.zero(); 2]; APART];
@@ -209,7 +242,13 @@ unsafe fn sums<S: Simd, const R: usize>(s: S, job: &Strip, row: usize, offset: u
 /// # Safety
 /// As [`strips`].
 #[inline(always)]
-unsafe fn write<S: Simd, const R: usize>(s: S, job: &Strip, sums: [[S::V; 2]; R], row: usize, columns: Range<usize>) {
+unsafe fn write<S: Simd, E, const R: usize>(
+    s: S,
+    job: &Strip<E>,
+    sums: [[S::V; 2]; R],
+    row: usize,
+    columns: Range<usize>,
+) {
     let Output { rows, first_row, first_column } = job.output;
     for (r, sums) in sums.into_iter().enumerate() {
         let range = first_column + columns.start..first_column + columns.end;

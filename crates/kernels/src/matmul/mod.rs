@@ -1,40 +1,107 @@
 //! Products with prepacked weights, `y = x W^T + bias`, the linear layer of PyTorch.
 
 pub(crate) mod gemm;
+mod int8;
 pub mod reference;
 
+use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 
 use crate::error::check_len;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
 use crate::{KernelError, Kernels, Rows, RowsMut, Threads};
-use gemm::{Left, Output, PANEL, Right};
+use gemm::{Element, Left, Output, PANEL, Right};
+use int8::{Int8Panels, Int8Product, Quantise};
+
+pub use int8::QuantisedRows;
 
 /// Products below this many multiplications are not worth a second thread.
 const PARALLEL_MIN: usize = 1 << 18;
+
+/// How weights are stored, and with it how products are computed. Inputs and outputs are always f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// The upper half of 32-bit floats; products are computed in f32.
+    Bf16,
+    /// 8-bit integers with a scale per output; inputs are quantised as they come, with a scale per row.
+    Int8,
+}
+
+impl Format {
+    /// All formats, the most exact first.
+    pub const ALL: [Format; 3] = [Format::F32, Format::Bf16, Format::Int8];
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+impl FromStr for Format {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|format| format.to_string() == name);
+        found.ok_or_else(|| KernelError::Format { found: name.into() })
+    }
+}
 
 /// A weight matrix `[n_out, n_in]` in the order in which the kernels read it: panels of 32 outputs, each
 /// `[n_in, 32]`. The layout is the same for every instruction set.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
-    data: Vec<f32>,
+    panels: Panels,
     bias: Option<Vec<f32>>,
     n_out: usize,
     n_in: usize,
 }
 
+#[derive(Clone, Debug)]
+enum Panels {
+    F32(Vec<f32>),
+    Bf16(Vec<u16>),
+    Int8(Int8Panels),
+}
+
 impl PackedMatrix {
-    /// Packs `weight` `[n_out, n_in]`, row-major, with an optional `bias` `[n_out]`.
+    /// Packs `weight` `[n_out, n_in]`, row-major, with an optional `bias` `[n_out]`, in this format.
     ///
     /// # Errors
     /// When a length does not fit.
-    pub fn new((n_out, n_in): (usize, usize), weight: &[f32], bias: Option<&[f32]>) -> Result<Self, KernelError> {
+    pub fn new(
+        format: Format,
+        (n_out, n_in): (usize, usize),
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self, KernelError> {
         check_len("weight", weight.len(), n_out * n_in)?;
         bias.map_or(Ok(()), |bias| check_len("bias", bias.len(), n_out))?;
-        let mut data = vec![0.0; gemm::packed_len(n_in, n_out)];
-        gemm::pack_transposed(weight.chunks_exact(n_in.max(1)), n_in, &mut data);
-        Ok(Self { data, bias: bias.map(<[f32]>::to_vec), n_out, n_in })
+        let rows = || (0..n_out).map(|row| &weight[row * n_in..][..n_in]);
+        let panels = match format {
+            Format::F32 => Panels::F32(packed(rows(), n_in, 0.0)),
+            Format::Bf16 => Panels::Bf16(packed(rows(), n_in, 0)),
+            Format::Int8 => Panels::Int8(Int8Panels::new(rows(), n_in)),
+        };
+        Ok(Self { panels, bias: bias.map(<[f32]>::to_vec), n_out, n_in })
+    }
+
+    /// How the weights are stored.
+    pub fn format(&self) -> Format {
+        match self.panels {
+            Panels::F32(_) => Format::F32,
+            Panels::Bf16(_) => Format::Bf16,
+            Panels::Int8(_) => Format::Int8,
+        }
     }
 
     /// Outputs.
@@ -49,27 +116,65 @@ impl PackedMatrix {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        (self.data.len() + self.bias.as_ref().map_or(0, Vec::len)) * size_of::<f32>()
+        let weights = match &self.panels {
+            Panels::F32(data) => data.len() * size_of::<f32>(),
+            Panels::Bf16(data) => data.len() * size_of::<u16>(),
+            Panels::Int8(panels) => panels.bytes(),
+        };
+        weights + self.bias.as_ref().map_or(0, Vec::len) * size_of::<f32>()
     }
 
     /// `y = x W^T + bias` for `rows` rows: `x` `[rows, n_in]`, `y` `[rows, n_out]`.
     ///
-    /// A single row streams every weight exactly once. Allocates nothing on one thread.
+    /// A single row streams every weight exactly once. With one thread nothing is allocated once `quantised` has
+    /// grown to the largest product; only [`Format::Int8`] uses it.
     ///
     /// # Errors
     /// When `x` or `y` is too short; nothing is written then.
-    pub fn apply(&self, kernels: Kernels, rows: usize, x: Rows, y: RowsMut) -> Result<(), KernelError> {
+    pub fn apply(
+        &self,
+        kernels: Kernels,
+        rows: usize,
+        x: Rows,
+        y: RowsMut,
+        quantised: &mut QuantisedRows,
+    ) -> Result<(), KernelError> {
         x.check("x", rows, self.n_in)?;
         y.check("y", rows, self.n_out)?;
-        let left = Left { data: x.data, rows, depth: self.n_in, row_stride: x.stride, depth_stride: 1 };
         let y = SharedRows::new(y);
+        let columns = self.n_out;
+        match &self.panels {
+            Panels::F32(panels) => self.apply_floats(kernels, (rows, x), &y, Right { panels, columns }),
+            Panels::Bf16(panels) => self.apply_floats(kernels, (rows, x), &y, Right { panels, columns }),
+            Panels::Int8(weights) => {
+                quantised.resize(rows, self.n_in);
+                kernels.run(Quantise { x, rows, depth: self.n_in, to: quantised });
+                let (x, bias, depth) = (&*quantised, self.bias.as_deref(), self.n_in);
+                self.in_pieces(kernels, rows, |panels| {
+                    kernels.run(Int8Product { x, rows, depth, weights, bias, columns, y: &y, panels });
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_floats<E: Element + Sync>(
+        &self,
+        kernels: Kernels,
+        (rows, x): (usize, Rows),
+        y: &SharedRows,
+        right: Right<E>,
+    ) {
+        let left = Left { data: x.data, rows, depth: self.n_in, row_stride: x.stride, depth_stride: 1 };
+        let bias = self.bias.as_deref();
+        self.in_pieces(kernels, rows, |panels| kernels.run(Apply { left, right, bias, y, panels }));
+    }
+
+    /// Calls `work` with the panels of each piece, on the threads of `kernels`.
+    fn in_pieces(&self, kernels: Kernels, rows: usize, work: impl Fn(Range<usize>) + Send + Sync) {
         let panels = self.n_out.div_ceil(PANEL);
         let pieces = self.pieces(kernels, rows);
-        for_each(kernels.threads(), pieces, |piece| {
-            let panels = piece * panels / pieces..(piece + 1) * panels / pieces;
-            kernels.run(Apply { matrix: self, left, y: &y, panels });
-        });
-        Ok(())
+        for_each(kernels.threads(), pieces, |piece| work(piece * panels / pieces..(piece + 1) * panels / pieces));
     }
 
     /// In how many pieces the outputs are cut for the threads.
@@ -84,28 +189,39 @@ impl PackedMatrix {
         }
     }
 
-    /// Weight `(row, column)` of the original matrix.
+    /// Weight `(row, column)` of the original matrix, as it is computed with.
     fn at(&self, row: usize, column: usize) -> f32 {
-        self.data[(row / PANEL * self.n_in + column) * PANEL + row % PANEL]
+        let index = (row / PANEL * self.n_in + column) * PANEL + row % PANEL;
+        match &self.panels {
+            Panels::F32(data) => data[index],
+            Panels::Bf16(data) => half::bf16::from_bits(data[index]).to_f32(),
+            Panels::Int8(panels) => panels.at(row, column, self.n_in),
+        }
     }
 }
 
-/// Some panels of a product.
-struct Apply<'a> {
-    matrix: &'a PackedMatrix,
+fn packed<'a, E: Element>(rows: impl ExactSizeIterator<Item = &'a [f32]>, n_in: usize, zero: E) -> Vec<E> {
+    let mut data = vec![zero; gemm::packed_len(n_in, rows.len())];
+    gemm::pack_transposed(rows, n_in, &mut data);
+    data
+}
+
+/// Some panels of a product in f32.
+struct Apply<'a, E> {
     left: Left<'a>,
+    right: Right<'a, E>,
+    bias: Option<&'a [f32]>,
     y: &'a SharedRows<'a>,
     panels: Range<usize>,
 }
 
-impl Op for Apply<'_> {
+impl<E: Element> Op for Apply<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let right = Right { panels: &self.matrix.data, columns: self.matrix.n_out };
         let output = Output { rows: self.y, first_row: 0, first_column: 0 };
         // Safety: every piece has panels, and so columns, of its own.
-        unsafe { gemm::product(s, (&self.left, &right), self.matrix.bias.as_deref(), output, self.panels) }
+        unsafe { gemm::product(s, (&self.left, &self.right), self.bias, output, self.panels) }
     }
 }

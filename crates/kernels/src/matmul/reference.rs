@@ -1,15 +1,23 @@
 //! The product as its definition says.
 
-use super::PackedMatrix;
+use super::{Format, PackedMatrix};
 use crate::{Rows, RowsMut};
 
-/// `y = x W^T + bias`, summed in f64; see [`PackedMatrix::apply`]. Arguments must fit the shape.
+/// `y = x W^T + bias`, summed in f64, with the weights as they are stored and, for [`Format::Int8`], the rows of `x`
+/// rounded to multiples of `max |x| / 127`; see [`PackedMatrix::apply`]. Arguments must fit the shape.
 pub fn apply(matrix: &PackedMatrix, rows: usize, x: Rows, mut y: RowsMut) {
     for row in 0..rows {
         let x = x.row(row, matrix.n_in);
+        let step = match matrix.format() {
+            Format::Int8 => x.iter().fold(0.0, |largest: f32, x| largest.max(x.abs())) / 127.0,
+            Format::F32 | Format::Bf16 => 0.0,
+        };
+        let rounded =
+            |x: f32| if step > 0.0 { f64::from((x * step.recip()).round_ties_even() * step) } else { x.into() };
         for (out, y) in y.row(row, matrix.n_out).iter_mut().enumerate() {
-            let bias = matrix.bias.as_ref().map_or(0.0, |bias| bias[out] as f64);
-            *y = x.iter().enumerate().fold(bias, |sum, (k, &x)| sum + x as f64 * matrix.at(out, k) as f64) as f32;
+            let bias = matrix.bias.as_ref().map_or(0.0, |bias| bias[out].into());
+            let terms = x.iter().enumerate().map(|(k, &x)| rounded(x) * f64::from(matrix.at(out, k)));
+            *y = terms.fold(bias, |sum, term| sum + term) as f32;
         }
     }
 }

@@ -16,6 +16,7 @@ pub(super) fn run<O: Op>(op: O) -> O::Output {
 
 impl Simd for Avx2 {
     type V = __m256;
+    type I = __m256i;
     const LANES: usize = 8;
     const STATES: usize = 4;
     const TILE_ROWS: usize = 6;
@@ -78,6 +79,70 @@ impl Simd for Avx2 {
     fn select_lt(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
         // Safety: the token exists only where the processor has the instructions.
         unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, src: &[u16]) -> __m256 {
+        let src = &src[..Self::LANES];
+        // Safety: as above, and the slice holds 8 values.
+        unsafe {
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(src.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, x: __m256, dst: &mut [u8]) {
+        let dst = &mut dst[..Self::LANES];
+        // Safety: as above, and the slice holds 8 bytes.
+        unsafe {
+            let values = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(128));
+            let (low, high) = (_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
+            let words = _mm_packus_epi32(low, high);
+            _mm_storel_epi64(dst.as_mut_ptr().cast(), _mm_packus_epi16(words, words));
+        }
+    }
+
+    #[inline(always)]
+    fn splat_bytes(self, bytes: [u8; 4]) -> __m256i {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm256_set1_epi32(i32::from_le_bytes(bytes)) }
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, src: &[i8]) -> __m256i {
+        let src = &src[..4 * Self::LANES];
+        // Safety: as above, and the slice holds 32 bytes.
+        unsafe { _mm256_loadu_si256(src.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_i32(self, src: &[i32]) -> __m256i {
+        let src = &src[..Self::LANES];
+        // Safety: as above, and the slice holds 8 values.
+        unsafe { _mm256_loadu_si256(src.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn zero_i32(self) -> __m256i {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    fn dot4(self, acc: __m256i, x: __m256i, w: __m256i) -> __m256i {
+        // Safety: as above. Magnitudes are at most 127, so a pair of products fits 16 bits.
+        unsafe {
+            let x = _mm256_xor_si256(x, _mm256_set1_epi8(i8::MIN));
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn unbiased(self, acc: __m256i, _: __m256i) -> __m256 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm256_cvtepi32_ps(acc) }
     }
 
     #[inline(always)]

@@ -1,15 +1,15 @@
-//! AVX-512: 16 lanes, 32 registers.
+//! AVX-512 with VNNI: 16 lanes, 32 registers.
 
 use std::arch::x86_64::*;
 
 use super::{Op, Simd, lanewise};
 
-/// Proof that the processor has AVX-512 F, VL, DQ and BW, AVX2 and FMA.
+/// Proof that the processor has AVX-512 F, VL, DQ, BW and VNNI, AVX2 and FMA.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(());
 
 /// Runs `op` compiled for AVX-512.
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,avx2,fma")]
 pub(super) fn run<O: Op>(op: O) -> O::Output {
     op.run(Avx512(()))
 }
@@ -19,6 +19,7 @@ const FLOOR: i32 = 0x09;
 
 impl Simd for Avx512 {
     type V = __m512;
+    type I = __m512i;
     const LANES: usize = 16;
     const STATES: usize = 8;
     const TILE_ROWS: usize = 12;
@@ -71,6 +72,64 @@ impl Simd for Avx512 {
     fn select_lt(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
         // Safety: the token exists only where the processor has the instructions.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, src: &[u16]) -> __m512 {
+        let src = &src[..Self::LANES];
+        // Safety: as above, and the slice holds 16 values.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(src.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, x: __m512, dst: &mut [u8]) {
+        let dst = &mut dst[..Self::LANES];
+        // Safety: as above, and the slice holds 16 bytes.
+        unsafe {
+            let bytes = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(128));
+            _mm_storeu_si128(dst.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(bytes));
+        }
+    }
+
+    #[inline(always)]
+    fn splat_bytes(self, bytes: [u8; 4]) -> __m512i {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm512_set1_epi32(i32::from_le_bytes(bytes)) }
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, src: &[i8]) -> __m512i {
+        let src = &src[..4 * Self::LANES];
+        // Safety: as above, and the slice holds 64 bytes.
+        unsafe { _mm512_loadu_si512(src.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_i32(self, src: &[i32]) -> __m512i {
+        let src = &src[..Self::LANES];
+        // Safety: as above, and the slice holds 16 values.
+        unsafe { _mm512_loadu_si512(src.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn zero_i32(self) -> __m512i {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn dot4(self, acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        // Safety: as above.
+        unsafe { _mm512_dpbusd_epi32(acc, x, w) }
+    }
+
+    #[inline(always)]
+    fn unbiased(self, acc: __m512i, sums: __m512i) -> __m512 {
+        // Safety: as above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(acc, _mm512_slli_epi32::<7>(sums))) }
     }
 
     #[inline(always)]

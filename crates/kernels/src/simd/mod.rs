@@ -19,6 +19,8 @@ use crate::{Isa, Kernels};
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// One register.
     type V: Copy + Send + Sync;
+    /// One register of as many i32, or of four times as many bytes.
+    type I: Copy + Send + Sync;
     /// Lanes of a register, a power of two.
     const LANES: usize;
     /// Recurrences of the scan that are kept in registers at once.
@@ -56,6 +58,22 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `x` where `a < b`, else `y`.
     fn select_lt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     fn abs(self, x: Self::V) -> Self::V;
+    /// The first lanes of bf16 bits, which must be long enough.
+    fn load_bf16(self, src: &[u16]) -> Self::V;
+    /// Rounds lanes in `[-127, 127]` to integers (ties to even), adds 128 and stores the bytes.
+    fn store_bytes(self, x: Self::V, dst: &mut [u8]);
+    /// Four bytes in every lane.
+    fn splat_bytes(self, bytes: [u8; 4]) -> Self::I;
+    /// The first `4 * LANES` bytes of `src`, which must be long enough.
+    fn load_bytes(self, src: &[i8]) -> Self::I;
+    /// The first lanes of `src`, which must be long enough.
+    fn load_i32(self, src: &[i32]) -> Self::I;
+    fn zero_i32(self) -> Self::I;
+    /// `acc + sum_i (x_i - 128) w_i` over the four bytes of each lane, `x` unsigned from 1, `w` signed from -127; with
+    /// or without the 128, as the instruction has it: [`Simd::unbiased`] makes it right.
+    fn dot4(self, acc: Self::I, x: Self::I, w: Self::I) -> Self::I;
+    /// `sum_i (x_i - 128) w_i` as f32 from what [`Simd::dot4`] made of all terms and from the sums of all `w_i`.
+    fn unbiased(self, acc: Self::I, sums: Self::I) -> Self::V;
     fn reduce_sum(self, x: Self::V) -> f32;
     fn reduce_max(self, x: Self::V) -> f32;
 

@@ -31,6 +31,7 @@ fn floor(x: f32) -> f32 {
 
 impl Simd for Portable {
     type V = [f32; LANES];
+    type I = [i32; LANES];
     const LANES: usize = LANES;
     const STATES: usize = 4;
     const TILE_ROWS: usize = 4;
@@ -115,6 +116,52 @@ impl Simd for Portable {
     #[inline(always)]
     fn abs(self, x: Self::V) -> Self::V {
         x.map(f32::abs)
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, src: &[u16]) -> Self::V {
+        let bits = [src[0], src[1], src[2], src[3]];
+        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, x: Self::V, dst: &mut [u8]) {
+        // The sum's low mantissa bits are the integer.
+        dst[..LANES].copy_from_slice(&x.map(|x| ((x + ROUND).to_bits() as u8).wrapping_add(128)));
+    }
+
+    #[inline(always)]
+    fn splat_bytes(self, bytes: [u8; 4]) -> Self::I {
+        [i32::from_le_bytes(bytes); LANES]
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, src: &[i8]) -> Self::I {
+        let src = &src[..4 * LANES];
+        std::array::from_fn(|i| i32::from_le_bytes(std::array::from_fn(|j| src[4 * i + j] as u8)))
+    }
+
+    #[inline(always)]
+    fn load_i32(self, src: &[i32]) -> Self::I {
+        [src[0], src[1], src[2], src[3]]
+    }
+
+    #[inline(always)]
+    fn zero_i32(self) -> Self::I {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    fn dot4(self, acc: Self::I, x: Self::I, w: Self::I) -> Self::I {
+        std::array::from_fn(|i| {
+            let (x, w) = (x[i].to_le_bytes(), w[i].to_le_bytes());
+            (0..4).fold(acc[i], |sum, j| sum + (i32::from(x[j]) - 128) * i32::from(w[j] as i8))
+        })
+    }
+
+    #[inline(always)]
+    fn unbiased(self, acc: Self::I, _: Self::I) -> Self::V {
+        acc.map(|acc| acc as f32)
     }
 
     #[inline(always)]

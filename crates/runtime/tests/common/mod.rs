@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use robomamba_model::{BackboneConfig, Checkpoint, ModelConfig, Preset, TextTokenizer};
 use robomamba_policy::{CameraSpec, FeatureSpec, Image, NormMode, Observation, VectorSpec, VectorStats};
-use robomamba_runtime::{Model, RuntimeOptions, Session};
+use robomamba_runtime::{Format, Model, RuntimeOptions, Session};
 
 /// Two cameras, one of which must be resized.
 pub fn features() -> FeatureSpec {
@@ -58,7 +58,7 @@ pub fn nano_transformer(context_len: usize) -> Arc<Model> {
 }
 
 pub fn model(checkpoint: &Checkpoint) -> Arc<Model> {
-    Arc::new(Model::from_checkpoint(checkpoint).expect("a random checkpoint is complete"))
+    Arc::new(Model::from_checkpoint(Format::F32, checkpoint).expect("a random checkpoint is complete"))
 }
 
 pub fn session(model: &Arc<Model>) -> Session {

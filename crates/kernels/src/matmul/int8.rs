@@ -1,0 +1,220 @@
+//! The matrix product in 8-bit integers.
+//!
+//! Weights are symmetric per output, inputs symmetric per row and quantised when they arrive: `w = w_q s_w`,
+//! `x = x_q s_x` with `|w_q|, |x_q| <= 127`, so that `y = s_x s_w sum x_q w_q + bias`, the sum being exact. (The scheme
+//! of LLM.int8(), Dettmers et al., arXiv 2208.07339, without its outliers.) Four values of the depth lie side by side,
+//! as the dot-product instructions take them.
+
+use std::ops::Range;
+
+use super::gemm::PANEL;
+use crate::Rows;
+use crate::parallel::SharedRows;
+use crate::simd::{Op, Simd};
+
+/// Depth that one instruction takes.
+const GROUP: usize = 4;
+/// Largest magnitude of a quantised value; -128 is left out, so that magnitudes have a byte to themselves.
+const LARGEST: f32 = 127.0;
+
+/// A weight matrix in panels `[columns / 32, depth / 4, 32, 4]`, padded with zeros.
+#[derive(Clone, Debug)]
+pub(super) struct Int8Panels {
+    data: Vec<i8>,
+    /// Sum of the quantised weights of each column.
+    sums: Vec<i32>,
+    /// Of each column.
+    scales: Vec<f32>,
+}
+
+impl Int8Panels {
+    /// Quantises and packs `rows` `[columns, depth]`.
+    pub(super) fn new<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, depth: usize) -> Self {
+        let columns = rows.len().next_multiple_of(PANEL);
+        let stride = depth.next_multiple_of(GROUP) * PANEL;
+        let mut panels =
+            Self { data: vec![0; columns / PANEL * stride], sums: vec![0; columns], scales: vec![0.0; columns] };
+        for (column, row) in rows.enumerate() {
+            let scale = scale_of(row.iter().fold(0.0, |largest: f32, x| largest.max(x.abs())));
+            let panel = &mut panels.data[column / PANEL * stride..][..stride];
+            for (k, &x) in row.iter().enumerate() {
+                let quantised = (x / scale).round_ties_even() as i8;
+                panel[(k / GROUP * PANEL + column % PANEL) * GROUP + k % GROUP] = quantised;
+                panels.sums[column] += i32::from(quantised);
+            }
+            panels.scales[column] = scale;
+        }
+        panels
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.data.len() + self.sums.len() * size_of::<i32>() + self.scales.len() * size_of::<f32>()
+    }
+
+    /// Weight `(column, k)` as it is computed with.
+    pub(super) fn at(&self, column: usize, k: usize, depth: usize) -> f32 {
+        let stride = depth.next_multiple_of(GROUP) * PANEL;
+        let index = column / PANEL * stride + (k / GROUP * PANEL + column % PANEL) * GROUP + k % GROUP;
+        f32::from(self.data[index]) * self.scales[column]
+    }
+}
+
+/// The scale that maps `largest` to 127; 1 when all values are zero, or not numbers.
+#[inline(always)]
+fn scale_of(largest: f32) -> f32 {
+    if largest > 0.0 { largest / LARGEST } else { 1.0 }
+}
+
+/// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
+#[derive(Clone, Debug, Default)]
+pub struct QuantisedRows {
+    /// `[rows, depth]`, the depth a multiple of a register's lanes; quantised values plus 128.
+    data: Vec<u8>,
+    /// Of each row.
+    scales: Vec<f32>,
+    stride: usize,
+}
+
+impl QuantisedRows {
+    /// Bytes held at present.
+    pub fn bytes(&self) -> usize {
+        self.data.capacity() + self.scales.capacity() * size_of::<f32>()
+    }
+
+    /// Makes room for `rows` x `depth` values.
+    pub(super) fn resize(&mut self, rows: usize, depth: usize) {
+        self.stride = depth.next_multiple_of(crate::simd::MAX_LANES);
+        if self.data.len() < rows * self.stride {
+            self.data.resize(rows * self.stride, 0);
+        }
+        if self.scales.len() < rows {
+            self.scales.resize(rows, 0.0);
+        }
+    }
+
+    fn row(&self, row: usize) -> &[u8] {
+        &self.data[row * self.stride..][..self.stride]
+    }
+}
+
+/// Quantises `rows` rows of `x` into `to`, which has room for them.
+pub(super) struct Quantise<'a> {
+    pub(super) x: Rows<'a>,
+    pub(super) rows: usize,
+    pub(super) depth: usize,
+    pub(super) to: &'a mut QuantisedRows,
+}
+
+impl Op for Quantise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, rows, depth, to } = self;
+        for row in 0..rows {
+            let values = x.row(row, depth);
+            let largest = values.chunks(S::LANES).fold(s.zero(), |largest, values| {
+                let magnitude = s.abs(s.load_partial(values));
+                s.max(magnitude, largest)
+            });
+            let scale = scale_of(s.reduce_max(largest));
+            let inverse = s.splat(scale.recip());
+            to.scales[row] = scale;
+            let bytes = &mut to.data[row * to.stride..][..to.stride];
+            for (values, bytes) in values.chunks(S::LANES).zip(bytes.chunks_exact_mut(S::LANES)) {
+                s.store_bytes(s.mul(s.load_partial(values), inverse), bytes);
+            }
+        }
+    }
+}
+
+/// The panels `panels` of a product.
+pub(super) struct Int8Product<'a> {
+    pub(super) x: &'a QuantisedRows,
+    pub(super) rows: usize,
+    pub(super) depth: usize,
+    pub(super) weights: &'a Int8Panels,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) columns: usize,
+    pub(super) y: &'a SharedRows<'a>,
+    pub(super) panels: Range<usize>,
+}
+
+impl Op for Int8Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for panel in self.panels.clone() {
+            let mut row = 0;
+            while row < self.rows {
+                let left = self.rows - row;
+                if S::TILE_ROWS >= 12 && left >= 12 {
+                    self.strips::<S, 12>(s, row, panel);
+                    row += 12;
+                } else if S::TILE_ROWS >= 6 && left >= 6 {
+                    self.strips::<S, 6>(s, row, panel);
+                    row += 6;
+                } else if left >= 4 {
+                    self.strips::<S, 4>(s, row, panel);
+                    row += 4;
+                } else {
+                    self.strips::<S, 1>(s, row, panel);
+                    row += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Int8Product<'_> {
+    #[inline(always)]
+    fn strips<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize) {
+        for offset in (0..PANEL).step_by(2 * S::LANES) {
+            let first = panel * PANEL + offset;
+            if first < self.columns {
+                let sums = self.sums::<S, R>(s, row, panel, offset);
+                self.write::<S, R>(s, sums, row, first);
+            }
+        }
+    }
+
+    /// Integer products of `R` rows with two registers of columns.
+    #[inline(always)]
+    fn sums<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize, offset: usize) -> [[S::I; 2]; R] {
+        let groups = self.depth.div_ceil(GROUP);
+        let stride = groups * GROUP * PANEL;
+        let panel = &self.weights.data[panel * stride..][..stride];
+        let rows: [&[u8]; R] = std::array::from_fn(|r| &self.x.row(row + r)[..groups * GROUP]);
+        let mut sums = [[s.zero_i32(); 2]; R];
+        for (k, weights) in panel.chunks_exact(GROUP * PANEL).enumerate() {
+            let weights = [0, 1].map(|half| s.load_bytes(&weights[(offset + half * S::LANES) * GROUP..]));
+            for (sums, x) in sums.iter_mut().zip(&rows) {
+                // Safety: `k` counts the groups, and each row has four bytes for every one.
+                let x = s.splat_bytes(unsafe { x.as_ptr().cast::<[u8; GROUP]>().add(k).read() });
+                *sums = [s.dot4(sums[0], x, weights[0]), s.dot4(sums[1], x, weights[1])];
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn write<S: Simd, const R: usize>(&self, s: S, sums: [[S::I; 2]; R], row: usize, first: usize) {
+        for half in 0..2 {
+            let first = first + half * S::LANES;
+            if first >= self.columns {
+                break;
+            }
+            let columns = first..self.columns.min(first + S::LANES);
+            let column_sums = s.load_i32(&self.weights.sums[first..]);
+            let scales = s.load(&self.weights.scales[first..]);
+            let bias = self.bias.map_or(s.zero(), |bias| s.load_partial(&bias[columns.clone()]));
+            for (r, sums) in sums.iter().enumerate() {
+                let scale = s.mul(scales, s.splat(self.x.scales[row + r]));
+                let y = s.fma(s.unbiased(sums[half], column_sums), scale, bias);
+                // Safety: every piece of the product has columns of its own.
+                s.store_partial(y, unsafe { self.y.part(row + r, columns.clone()) });
+            }
+        }
+    }
+}

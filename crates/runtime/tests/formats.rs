@@ -1,0 +1,57 @@
+//! What 16 and 8 bits cost in accuracy, and what they must not cost.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{checkpoint, observation, session};
+use robomamba_model::{Checkpoint, Preset};
+use robomamba_policy::{ActionChunk, Policy};
+use robomamba_runtime::{Format, Model};
+
+/// Plans for the first `steps` observations, one after the other.
+fn plans(format: Format, checkpoint: &Checkpoint, steps: u64) -> Vec<f32> {
+    let model = Arc::new(Model::from_checkpoint(format, checkpoint).expect("the checkpoint is complete"));
+    let mut session = session(&model);
+    let mut chunk = ActionChunk::default();
+    (0..steps)
+        .flat_map(|seed| {
+            session.act(&observation(seed), &mut chunk).expect("the observation fits");
+            chunk.actions.clone()
+        })
+        .collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn fewer_bits_plan_nearly_the_same() {
+    let checkpoint = checkpoint(Preset::Tabletop, |_| {});
+    let mut exact = plans(Format::F32, &checkpoint, 20);
+    // Without the mean of the actions, which every plan shares.
+    let centre = |actions: &mut [f32]| {
+        actions.chunks_exact_mut(2).for_each(|action| {
+            action[0] = (action[0] - 0.5) / 2.0;
+            action[1] = (action[1] + 0.5) / 0.1;
+        })
+    };
+    centre(&mut exact);
+    for (format, least) in [(Format::Bf16, 0.9999), (Format::Int8, 0.995)] {
+        let mut found = plans(format, &checkpoint, 20);
+        centre(&mut found);
+        let cosine = cosine(&exact, &found);
+        assert!(cosine > least && cosine < 1.0, "{format}: cosine {cosine}");
+        assert_eq!(plans(format, &checkpoint, 3), plans(format, &checkpoint, 3), "{format} is not deterministic");
+    }
+}
+
+#[test]
+fn formats_have_the_names_that_they_print() {
+    for format in Format::ALL {
+        assert_eq!(format.to_string().parse(), Ok(format));
+    }
+    assert!("int4".parse::<Format>().unwrap_err().to_string().contains("f32, bf16 or int8, found `int4`"));
+}
