@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use robomamba_policy::{ChunkQueue, Policy};
+use robomamba_runtime::Format;
 use robomamba_sim::{Family, Split};
 
 use crate::parallel;
@@ -65,6 +66,14 @@ impl Jobs {
     pub fn count(&self) -> NonZeroUsize {
         self.jobs.unwrap_or_else(parallel::cores)
     }
+}
+
+/// `--precision FORMAT`.
+#[derive(Args, Clone, Copy)]
+pub struct Precision {
+    /// Numbers in which the matrices are stored and multiplied: f32, bf16 or int8
+    #[arg(long = "precision", value_name = "FORMAT", default_value_t = Format::F32)]
+    pub format: Format,
 }
 
 /// How planned chunks of actions are executed.

@@ -2,46 +2,23 @@
 
 use anyhow::Result;
 use robomamba_policy::{ActionChunk, FeatureSpec, Observation, Policy, PolicyError};
-use robomamba_sim::{Environment, EpisodeResult, RolloutStep, SimError, Tabletop};
+use robomamba_sim::{EpisodeResult, RolloutStep, Tabletop};
 
 use crate::interrupt;
 
-/// Lets `policy`, which is reset first, play the present episode of `environment` to its end; `watch` sees the policy
-/// and every step, and may end the job.
+/// [`robomamba_sim::play`] that Ctrl-C ends.
 ///
 /// # Errors
 /// When the policy fails, the watcher ends it, or on Ctrl-C.
 pub fn play<P: Policy>(
     environment: &mut Tabletop,
     policy: &mut P,
-    mut watch: impl FnMut(&P, &RolloutStep) -> Result<()>,
+    mut watch: impl FnMut(&P, RolloutStep) -> Result<()>,
 ) -> Result<EpisodeResult> {
-    policy.reset();
-    let mut observation = environment.observe().clone();
-    let instruction = observation.instruction.to_string();
-    let mut chunk = ActionChunk::default();
-    while !environment.outcome().done() {
+    robomamba_sim::play(environment, policy, |policy, step| {
         interrupt::check()?;
-        policy.act(&observation, &mut chunk).map_err(SimError::from)?;
-        let outcome = environment.step(chunk.action(0).ok_or(SimError::EmptyChunk)?)?;
-        watch(policy, &RolloutStep { observation: &observation, chunk: &chunk, outcome })?;
-        observation.clone_from(environment.observe());
-    }
-    Ok(result(environment, instruction))
-}
-
-/// How the episode in `environment` went.
-pub fn result(environment: &Tabletop, instruction: String) -> EpisodeResult {
-    let (subgoals_done, subgoals) = environment.subgoals();
-    EpisodeResult {
-        family: environment.scenario().family,
-        seed: environment.scenario().seed,
-        status: environment.outcome().status,
-        steps: environment.steps(),
-        subgoals_done,
-        subgoals,
-        instruction,
-    }
+        watch(policy, step)
+    })
 }
 
 /// Forgets everything before each step: the control that shows what the recurrent state is worth.
@@ -66,7 +43,7 @@ impl<P: Policy> Policy for Stateless<P> {
 mod tests {
     use super::*;
     use robomamba_policy::VectorSpec;
-    use robomamba_sim::{Family, Scenario};
+    use robomamba_sim::{Environment, Family, Scenario};
 
     /// Acts by the number of steps since the last reset.
     struct Counter {

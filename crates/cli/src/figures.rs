@@ -40,6 +40,8 @@ pub struct Figures {
     pub machine: Machine,
     /// Folder of the checkpoint.
     pub checkpoint: String,
+    /// Numbers in which its matrices were stored and multiplied.
+    pub precision: String,
     /// Every episode.
     pub episodes: Vec<EpisodeResult>,
 }

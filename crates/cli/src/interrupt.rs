@@ -32,6 +32,7 @@ pub fn install() -> Result<()> {
 }
 
 /// True from the first Ctrl-C on.
+#[cfg(feature = "train")]
 pub fn flag() -> Arc<AtomicBool> {
     Arc::clone(&REQUESTED)
 }

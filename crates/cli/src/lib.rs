@@ -1,7 +1,8 @@
 //! `robomamba`: records, trains, evaluates, shows, inspects and converts robot policies.
 //!
-//! This binary is thin: it turns arguments into typed requests, calls the other crates and prints what
-//! they answer. Each subcommand is one file under `commands`.
+//! This crate is thin: it turns arguments into typed requests, calls the other crates and prints what
+//! they answer. Each subcommand is one file under `commands`. It is a library so that its tests can ask for
+//! the feature `train`, which the binary has only when it is built with it.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -35,7 +36,8 @@ struct Cli {
     command: commands::Command,
 }
 
-fn main() -> ExitCode {
+/// The command line: parses the arguments of the process and runs the subcommand.
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match interrupt::install().and_then(|()| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use robomamba_model::{BackboneConfig, ModelConfig, param_specs};
-use robomamba_runtime::{Model, RuntimeOptions, Session};
+use robomamba_model::{BackboneConfig, Checkpoint, ModelConfig, param_specs};
+use robomamba_runtime::{Format, Model, RuntimeOptions, Session};
 use robomamba_sim::{Environment, Tabletop};
 
 /// The shipped checkpoint, relative to the project's root.
@@ -38,20 +38,27 @@ pub fn resolve(path: &Path) -> PathBuf {
 pub struct Loaded {
     path: PathBuf,
     model: Arc<Model>,
+    format: Format,
 }
 
 impl Loaded {
-    /// Loads the checkpoint folder `path`, see [`resolve`].
+    /// Loads the checkpoint folder `path`, see [`resolve`], to run with weights in `format`.
     ///
     /// # Errors
     /// When it is incomplete or damaged, or was made for another robot.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, format: Format) -> Result<Self> {
         let path = &resolve(path);
         let context = || format!("cannot load the checkpoint {}", path.display());
-        let model = Arc::new(Model::load(path).with_context(context)?);
-        let loaded = Self { path: path.into(), model };
+        let checkpoint = Checkpoint::load(path).with_context(context)?;
+        let model = Arc::new(Model::from_checkpoint(format, &checkpoint).with_context(context)?);
+        let loaded = Self { path: path.into(), model, format };
         loaded.check_robot().with_context(context)?;
         Ok(loaded)
+    }
+
+    /// How its matrices are stored in memory.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Its folder.
@@ -104,6 +111,7 @@ impl Loaded {
                 ),
             ),
             ("Trunk", trunk(&config.backbone)),
+            ("Precision", self.format.to_string()),
             ("Plan", format!("{} control steps ahead, anew at every step", config.action_head.chunk_size)),
         ]
     }

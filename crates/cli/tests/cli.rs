@@ -111,17 +111,18 @@ fn bad_input_is_refused_with_a_reason() {
         (vec!["inspect", "d"], "cannot inspect d"),
         (vec!["convert", "--from", "hf", "d", "--to", "out"], "d"),
         (vec!["convert", "--from", "hf", "nowhere", "--to", "out"], "nowhere"),
+        (vec!["convert", "--from", "robomamba", "nano", "nano", "--to", "out"], "one checkpoint folder, found 2"),
     ];
     for (args, message) in refused {
         let stderr = fails(dir, &args, 1);
         assert!(stderr.starts_with("error: ") || stderr.contains("\nerror: "), "{args:?}: {stderr}");
         assert!(stderr.contains(message), "{args:?}: {stderr}");
     }
-    if cfg!(feature = "train") {
-        assert!(fails(dir, &["train", "--config", "nowhere.toml"], 1).contains("nowhere.toml"));
-        assert!(fails(dir, &["train", "--config", "bad.toml"], 1).contains("surprise"));
-        assert!(fails(dir, &["train", "--config", "bad.toml", "--set", "seed"], 2).contains("KEY=VALUE"));
-    }
+    let int4 = ["demo", "--checkpoint", "nano", "--precision", "int4"];
+    assert!(fails(dir, &int4, 2).contains("f32, bf16 or int8, found `int4`"));
+    assert!(fails(dir, &["train", "--config", "nowhere.toml"], 1).contains("nowhere.toml"));
+    assert!(fails(dir, &["train", "--config", "bad.toml"], 1).contains("surprise"));
+    assert!(fails(dir, &["train", "--config", "bad.toml", "--set", "seed"], 2).contains("KEY=VALUE"));
     let left: Vec<_> =
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let half_written: Vec<_> =
@@ -221,7 +222,6 @@ fn ctrl_c_stops_in_good_order() {
     assert!(partial.is_dir() && !dir.path().join("d/push").exists());
 }
 
-#[cfg(feature = "train")]
 #[test]
 fn a_policy_is_trained_and_evaluated() {
     let dir = tempfile::tempdir().unwrap();
@@ -356,6 +356,21 @@ fn checkpoints_are_evaluated_side_by_side() {
     };
     assert_eq!(again(&["--jobs", "3"])["checkpoints"][0], evaluation["checkpoints"][0]);
     assert_eq!(again(&["--stateless"])["recurrent_state"], "reset_at_every_step");
+}
+
+#[test]
+fn a_checkpoint_of_half_the_size_plays_in_any_precision() {
+    let dir = with_checkpoint();
+    let convert = ["convert", "--from", "robomamba", "nano", "--to", "half", "--quantize", "bf16"];
+    assert!(ok(dir.path(), &convert).contains("bf16"));
+    let size = |folder: &str| fs::metadata(dir.path().join(folder).join("model.safetensors")).unwrap().len();
+    assert!(size("half") * 100 < size("nano") * 65, "{} bytes of {}", size("half"), size("nano"));
+    for precision in ["f32", "bf16", "int8"] {
+        let eval = ["eval", "--checkpoint", "half", "--family", "reach", "--episodes", "1", "--json", "e.json"];
+        ok(dir.path(), &[&eval[..], &["--precision", precision]].concat());
+        assert_eq!(json(dir.path().join("e.json"))["precision"], precision);
+        fs::remove_file(dir.path().join("e.json")).unwrap();
+    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! `convert`: public checkpoints become parts of ours.
+//! `convert`: public checkpoints become parts of ours, and ours change the type of their matrices.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use robomamba_model::{Dtype, Preset, Summary, convert};
+use robomamba_model::{Checkpoint, Dtype, Preset, Summary, convert};
 use robomamba_sim::{Environment, Tabletop};
 
+use crate::loaded;
 use crate::output;
 
 /// Options of `convert`.
@@ -15,7 +16,7 @@ pub struct ConvertArgs {
     /// Where the folders come from
     #[arg(long, value_enum)]
     from: Source,
-    /// Folders with config.json and model.safetensors: a vision encoder, a text encoder, a Mamba trunk
+    /// Folders with config.json and model.safetensors: a vision encoder, a text encoder, a Mamba trunk; or one checkpoint
     #[arg(required = true, value_name = "DIR")]
     dirs: Vec<PathBuf>,
     /// Folder of the new checkpoint
@@ -28,7 +29,7 @@ pub struct ConvertArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Type of the matrices in the file
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    #[arg(long, visible_alias = "quantize", value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
     /// Side of the robot's square pictures in pixels [default: that of the vision encoder]
     #[arg(long, value_name = "PIXELS")]
@@ -40,6 +41,8 @@ pub struct ConvertArgs {
 enum Source {
     /// Hugging Face transformers
     Hf,
+    /// A checkpoint of ours, to store its matrices as another type
+    Robomamba,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -48,11 +51,36 @@ enum Precision {
     Bf16,
 }
 
+impl Precision {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Bf16 => Dtype::Bf16,
+        }
+    }
+}
+
 /// Runs `convert`.
 pub fn run(args: ConvertArgs) -> Result<()> {
-    let parts = match args.from {
-        Source::Hf => args.dirs.iter().map(|dir| convert::from_hf(dir).with_context(|| dir.display().to_string())),
+    let checkpoint = match args.from {
+        Source::Hf => from_hf(&args)?,
+        Source::Robomamba => own(&args.dirs)?,
     };
+    checkpoint.save(&args.to, args.dtype.dtype())?;
+    output::print(format!("{}\n{}", args.to.display(), Summary::load(&args.to)?))?;
+    Ok(())
+}
+
+fn own(dirs: &[PathBuf]) -> Result<Checkpoint> {
+    let [dir] = dirs else {
+        bail!("--from robomamba takes one checkpoint folder, found {}; convert them one by one", dirs.len());
+    };
+    let dir = loaded::resolve(dir);
+    Checkpoint::load(&dir).with_context(|| format!("cannot load the checkpoint {}", dir.display()))
+}
+
+fn from_hf(args: &ConvertArgs) -> Result<Checkpoint> {
+    let parts = args.dirs.iter().map(|dir| convert::from_hf(dir).with_context(|| dir.display().to_string()));
     let parts = parts.collect::<Result<Vec<_>>>()?;
     for part in &parts {
         output::print(format!(
@@ -69,11 +97,5 @@ pub fn run(args: ConvertArgs) -> Result<()> {
         _ => None,
     });
     base.features = robot(args.image_size.or(vision_size).unwrap_or(base.vision.image_size))?;
-    let dtype = match args.dtype {
-        Precision::F32 => Dtype::F32,
-        Precision::Bf16 => Dtype::Bf16,
-    };
-    convert::merge(base, parts, args.seed)?.save(&args.to, dtype)?;
-    output::print(format!("{}\n{}", args.to.display(), Summary::load(&args.to)?))?;
-    Ok(())
+    Ok(convert::merge(base, parts, args.seed)?)
 }

@@ -10,7 +10,7 @@ use robomamba_policy::{ChunkQueue, DeadlineGuard, DeadlineStats};
 use robomamba_runtime::Session;
 use robomamba_sim::{Environment, EpisodeResult, FPS, Family, Instructed, Scenario, Tabletop};
 
-use crate::args::Execution;
+use crate::args::{Execution, Precision};
 use crate::drive;
 use crate::figures::{self, DEADLINE_MS, Figures, Percentiles, StateBytes};
 use crate::interrupt::{self, Interrupted};
@@ -39,6 +39,8 @@ pub struct DemoArgs {
     /// Folder of the checkpoint [default: checkpoints/tabletop]
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    precision: Precision,
     /// Only this task family [default: reach, push, pick_place, sequence and remember in turn]
     #[arg(long, value_name = "FAMILY")]
     task: Option<Family>,
@@ -70,7 +72,7 @@ type Driver = DeadlineGuard<ChunkQueue<Session>>;
 /// Runs `demo`.
 pub fn run(args: DemoArgs) -> Result<()> {
     let time = Utc::now();
-    let loaded = Loaded::open(&loaded::find(args.checkpoint.as_deref())?)?;
+    let loaded = Loaded::open(&loaded::find(args.checkpoint.as_deref())?, args.precision.format)?;
     let folder = RunFolder::create(&args.out.clone().unwrap_or_else(|| Path::new("runs").join(time.folder_name())))?;
     let mut show = Show::begin(&args, &loaded, folder.path(), time)?;
     let seconds = show.play_all(&args)?;
@@ -160,8 +162,8 @@ impl Show {
             let bytes = driver.inner().inner().state().bytes();
             *state_bytes =
                 StateBytes { first: if state_bytes.first == 0 { bytes } else { state_bytes.first }, last: bytes };
-            log.step(step)?;
-            tracer.step(step)?;
+            log.step(&step)?;
+            tracer.step(&step)?;
             if driver.stats().latency_ns.len().is_multiple_of(STEPS_PER_UPDATE) {
                 progress.say(standing.clone());
             }
@@ -232,6 +234,7 @@ fn measure(loaded: &Loaded, traces: &[Trace], stats: &DeadlineStats, state_bytes
         peak_rss_mb: peak_rss_mb(),
         machine: Machine::this(),
         checkpoint: loaded.path().display().to_string(),
+        precision: loaded.format().to_string(),
         episodes,
     }
 }

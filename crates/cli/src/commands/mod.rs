@@ -10,6 +10,9 @@ mod record;
 mod stats;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(not(feature = "train"))]
+#[path = "without_train.rs"]
+mod train;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -24,7 +27,6 @@ pub enum Command {
     /// Measure success per task family, for one checkpoint or several side by side
     Eval(eval::EvalArgs),
     /// Train a policy on recorded episodes, or continue an interrupted run
-    #[cfg(feature = "train")]
     Train(train::TrainArgs),
     /// Record, summarise and verify data sets (LeRobotDataset v3.0)
     #[command(subcommand)]
@@ -33,7 +35,7 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// Make a checkpoint with random weights
     Init(init::InitArgs),
-    /// Turn public checkpoints into parts of one of ours
+    /// Turn public checkpoints into parts of one of ours, or store one of ours as another type
     Convert(convert::ConvertArgs),
 }
 
@@ -54,7 +56,6 @@ impl Command {
         match self {
             Self::Demo(args) => demo::run(args),
             Self::Eval(args) => eval::run(args),
-            #[cfg(feature = "train")]
             Self::Train(args) => train::run(args),
             Self::Data(DataCommand::Record(args)) => record::run(args),
             Self::Data(DataCommand::Stats(args)) => stats::run(args),

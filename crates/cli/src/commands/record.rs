@@ -10,10 +10,10 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use robomamba_data::{DataError, Dataset, DatasetWriter, EpisodeWriter, Feature, Features, Frame, Value, WriterConfig};
 use robomamba_policy::{ActionChunk, Policy};
-use robomamba_runtime::Session;
+use robomamba_runtime::{Format, Session};
 use robomamba_sim::{
     CAMERA, Difficulty, Environment, ExpertFrame, ExpertRollout, FPS, Family, Intent, NoiseConfig, Scenario, Split,
-    Tabletop, environment_state_spec, expert_rollout,
+    Tabletop, environment_state_spec, expert_rollout, grounding_spec,
 };
 use serde::Serialize;
 
@@ -102,7 +102,7 @@ struct PolicyPlan {
 
 /// Runs `data record`.
 pub fn run(args: RecordArgs) -> Result<()> {
-    let learner = args.policy.as_deref().map(Loaded::open).transpose()?;
+    let learner = args.policy.as_deref().map(|path| Loaded::open(path, Format::F32)).transpose()?;
     let plans = plans(&args)?;
     let mut summaries = Vec::new();
     for plan in &plans {
@@ -223,7 +223,7 @@ fn corrected_rollout(
         let learner_drives = unit(draw(scenario.seed ^ stretch << 40, Draw::Driver)) < share;
         learner.act(&observation, &mut chunk)?;
         let label = environment.expert_action();
-        let environment_state = environment.environment_state();
+        let (environment_state, grounding) = (environment.environment_state(), environment.grounding());
         let executed = match chunk.action(0) {
             Some(&[dx, dy, grip]) if learner_drives => [dx, dy, grip].map(|value| value.clamp(-1.0, 1.0)),
             _ => label,
@@ -232,6 +232,7 @@ fn corrected_rollout(
         sink(ExpertFrame {
             observation: &observation,
             environment_state,
+            grounding,
             label,
             executed,
             outcome,
@@ -250,6 +251,7 @@ fn add_frame(episode: &mut EpisodeWriter, frame: &ExpertFrame, seed: u64) -> Res
         (robomamba_data::ACTION, Value::F32(&frame.label)),
         (EXECUTED, Value::F32(&frame.executed)),
         (ENVIRONMENT_STATE, Value::F32(&frame.environment_state)),
+        (GROUNDING, Value::F32(&frame.grounding)),
         (robomamba_data::SUCCESS, Value::Bool(frame.outcome.success())),
         (IS_DEMONSTRATION, Value::Bool(frame.is_demonstration)),
         (SEED, Value::Int(&[seed as i64])),
@@ -260,6 +262,8 @@ fn add_frame(episode: &mut EpisodeWriter, frame: &ExpertFrame, seed: u64) -> Res
 /// What was executed; `action` is the expert's label.
 const EXECUTED: &str = "action.executed";
 const ENVIRONMENT_STATE: &str = "observation.environment_state";
+/// Of the camera [`CAMERA`].
+const GROUNDING: &str = "observation.grounding.top";
 /// Whether `action` is to be imitated.
 pub const IS_DEMONSTRATION: &str = "is_demonstration";
 /// Seed of the scenario.
@@ -276,6 +280,7 @@ impl Plan {
         let features = Features::of_robot(robot)
             .with(EXECUTED, Feature::vector(robot.action.names.clone()))
             .with(ENVIRONMENT_STATE, Feature::vector(environment_state_spec().names))
+            .with(GROUNDING, Feature::vector(grounding_spec().names))
             .with(robomamba_data::SUCCESS, Feature::scalar(robomamba_data::DType::Bool))
             .with(IS_DEMONSTRATION, Feature::scalar(robomamba_data::DType::Bool))
             .with(SEED, Feature::scalar(robomamba_data::DType::Int64));
