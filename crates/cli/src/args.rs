@@ -80,7 +80,7 @@ pub struct Precision {
 #[derive(Args, Clone, Copy)]
 pub struct Execution {
     /// Blend what the last N chunks planned for the present step; 1 executes the newest plan only
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_blend)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_blend)]
     blend: usize,
     /// A plan that is one step older weighs exp(-DECAY) as much
     #[arg(long, value_name = "DECAY", default_value_t = 0.2)]

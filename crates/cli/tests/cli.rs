@@ -88,7 +88,7 @@ fn bad_input_is_refused_with_a_reason() {
         let stderr = fails(dir, &args, 2);
         assert!(stderr.contains(message), "{args:?}: {stderr}");
     }
-    let refused: [(Vec<&str>, &str); 16] = [
+    let refused: [(Vec<&str>, &str); 17] = [
         (with(&["--subgoals", "2", "--family", "sequence"]), "`subgoals` must be 3 to 8, found 2"),
         (with(&["--delay-max", "5"]), "--delay-max must be at least --delay-min (200), found 5"),
         (with(&["--image-size", "0"]), "1x1"),

@@ -36,6 +36,7 @@ pub mod attention;
 pub mod conv1d;
 mod error;
 mod isa;
+pub mod limits;
 pub mod matmul;
 pub mod norm;
 mod parallel;

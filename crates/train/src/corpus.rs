@@ -103,6 +103,11 @@ impl Corpus {
         Ok(Self { sources, features, instructions: instructions.list, stats, environment })
     }
 
+    /// Whether some data set knows where things are.
+    pub(crate) fn is_grounded(&self) -> bool {
+        self.sources.iter().any(|source| source.episodes.iter().any(|episode| !episode.grounding.is_empty()))
+    }
+
     /// Number of episodes and of frames.
     pub(crate) fn size(&self) -> (usize, usize) {
         let distinct = self.sources.iter().enumerate().filter(|(i, source)| {
@@ -204,7 +209,9 @@ fn statistics(configs: &[DataConfig], datasets: &[Dataset], feature: &str, mode:
         reason: format!("`meta/stats.json` has no usable statistics of `{feature}`; compute them again"),
     };
     let of = |(i, dataset): (usize, &'_ Dataset)| dataset.stats().get(feature).cloned().ok_or_else(|| missing(i));
-    let parts: Vec<FeatureStats> = datasets.iter().enumerate().map(of).collect::<Result<_>>()?;
+    let is_first = |i: usize| configs[..i].iter().all(|earlier| earlier.path != configs[i].path);
+    let distinct = datasets.iter().enumerate().filter(|(i, _)| is_first(*i));
+    let parts: Vec<FeatureStats> = distinct.map(of).collect::<Result<_>>()?;
     let all = FeatureStats::aggregate(&parts.iter().collect::<Vec<_>>()).ok_or_else(|| missing(0))?;
     let stats = all.normalisation(mode);
     stats.check(feature, stats.mean.len())?;

@@ -81,6 +81,14 @@ struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     fn new(config: &'a TrainConfig) -> Result<Self> {
         let corpus = Corpus::load(&config.data, config.normalisation)?;
+        if config.loss.grounding > 0.0 && !corpus.is_grounded() {
+            let expected = "0 for data without `observation.grounding.*`".into();
+            return Err(TrainError::Setting {
+                field: "loss.grounding",
+                expected,
+                found: config.loss.grounding.to_string(),
+            });
+        }
         let checkpoints = Checkpoints::of(&config.out);
         let last = checkpoints.last();
         let start = match &last {

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod bench;
 mod check;
 mod convert;
 mod demo;
@@ -33,6 +34,8 @@ pub enum Command {
     Data(DataCommand),
     /// Print what a checkpoint holds and costs
     Inspect(inspect::InspectArgs),
+    /// Measure control steps, and the machine's limits beside them
+    Bench(bench::BenchArgs),
     /// Make a checkpoint with random weights
     Init(init::InitArgs),
     /// Turn public checkpoints into parts of one of ours, or store one of ours as another type
@@ -61,6 +64,7 @@ impl Command {
             Self::Data(DataCommand::Stats(args)) => stats::run(args),
             Self::Data(DataCommand::Check(args)) => check::run(args),
             Self::Inspect(args) => inspect::run(args),
+            Self::Bench(args) => bench::run(args),
             Self::Init(args) => init::run(args),
             Self::Convert(args) => convert::run(args),
         }

@@ -74,7 +74,8 @@ pub(crate) fn packed_len(depth: usize, columns: usize) -> usize {
 /// Packs the transpose of rows `[columns, depth]`; columns beyond the last are left as they are.
 #[inline(always)]
 pub(crate) fn pack_transposed<'a, E: Element>(rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [E]) {
-    for (column, row) in rows.enumerate() {
+    // Without depth there is nothing to pack, and no panel to find a column in.
+    for (column, row) in rows.enumerate().take_while(|_| depth > 0) {
         let panel = &mut panels[column / PANEL * PANEL * depth..][..PANEL * depth];
         for (slot, &value) in panel[column % PANEL..].iter_mut().step_by(PANEL).zip(row) {
             *slot = E::of(value);

@@ -15,7 +15,7 @@ use crate::ops::{self};
 use crate::parameters::Scope;
 
 /// What the connector makes of each frame, `[n_frame, d_model]`, the state not yet added, and how far the attention
-/// of its first layer is from where the frames' pointers say.
+/// of its last layer is from where the frames' pointers say.
 pub(crate) fn forward(
     config: &ModelConfig,
     scope: &Scope,

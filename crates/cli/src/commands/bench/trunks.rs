@@ -1,0 +1,202 @@
+//! The recurrent trunk against a Transformer of the same size: steps after long histories, and whole sequences.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use robomamba_kernels::{Isa, Kernels, Threads};
+use robomamba_model::{BackboneConfig, Preset, Weights};
+use robomamba_runtime::{Backbone, Format, State, Workspace};
+use serde::Serialize;
+
+use super::{Effort, median, steps};
+use crate::interrupt;
+use crate::table::Table;
+
+/// Histories at which steps are timed.
+const HISTORIES: [usize; 6] = [1, 10, 100, 1_000, 10_000, 100_000];
+/// The longest history of the Transformer: its cache holds no more.
+const CONTEXT: usize = 10_000;
+/// The longest history that the Transformer recomputes: the cost is quadratic.
+const RECOMPUTED_MAX: usize = 1_000;
+/// Steps whose median is taken.
+const REPEATS: usize = 101;
+
+/// Steps of one trunk after `history` steps.
+#[derive(Clone, Debug, Serialize)]
+pub struct HistoryPoint {
+    pub trunk: &'static str,
+    pub precision: String,
+    pub history: usize,
+    /// Median of a step, in milliseconds; the Transformer's with its cache.
+    pub step_ms: f64,
+    /// The Transformer without a cache: the whole history again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recomputed_ms: Option<f64>,
+    /// What is carried from step to step, in bytes.
+    pub state_bytes: usize,
+}
+
+/// A whole sequence at once, in f32.
+#[derive(Clone, Debug, Serialize)]
+pub struct SequencePoint {
+    pub trunk: &'static str,
+    pub tokens: usize,
+    pub ms: f64,
+}
+
+/// The two trunks of a preset with random weights, on a pool of threads.
+struct Bench {
+    pool: rayon::ThreadPool,
+    kernels: Kernels,
+    weights: [(&'static str, BackboneConfig, Weights); 2],
+}
+
+impl Bench {
+    fn new(preset: Preset, threads: usize) -> Result<Self> {
+        let mut model = preset.config(steps::robot(preset, 1));
+        let mamba = model.backbone.clone();
+        let transformer = BackboneConfig::Transformer(mamba.to_transformer(CONTEXT + REPEATS));
+        let mut weights = |config: &BackboneConfig| {
+            model.backbone = config.clone();
+            Weights::random(&model, 1)
+        };
+        let weights =
+            [("mamba", mamba.clone(), weights(&mamba)), ("transformer", transformer.clone(), weights(&transformer))];
+        let kernels = Kernels::new(Isa::detect(), if threads == 1 { Threads::One } else { Threads::Rayon })?;
+        Ok(Self { pool: rayon::ThreadPoolBuilder::new().num_threads(threads).build()?, kernels, weights })
+    }
+}
+
+fn tokens(count: usize, width: usize) -> Vec<f32> {
+    (0..count * width).map(|i| (i as f32 * 0.37).sin()).collect()
+}
+
+/// Steps of both trunks in every format after histories of growing length.
+pub fn history(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec<HistoryPoint>> {
+    let bench = Bench::new(preset, effort.threads)?;
+    let mut points = Vec::new();
+    for (trunk, config, weights) in &bench.weights {
+        for &format in formats {
+            let backbone = Backbone::new(format, config, weights, "backbone")?;
+            let of = bench.pool.install(|| histories(trunk, format, &backbone, bench.kernels, effort));
+            points.extend(of.with_context(|| format!("{trunk} in {format}"))?);
+        }
+    }
+    Ok(points)
+}
+
+fn histories(
+    trunk: &'static str,
+    format: Format,
+    backbone: &Backbone,
+    kernels: Kernels,
+    effort: Effort,
+) -> Result<Vec<HistoryPoint>> {
+    let width = backbone.d_model();
+    let is_mamba = matches!(backbone, Backbone::Mamba(_));
+    let longest = if is_mamba { effort.history_max } else { effort.history_max.min(CONTEXT) };
+    let (x, mut hidden) = (tokens(1, width), vec![0.0; width]);
+    let mut workspace = Workspace::new(kernels);
+    let mut state = backbone.zeros();
+    let (mut done, mut points) = (0, Vec::new());
+    for history in HISTORIES.into_iter().filter(|&history| history <= longest) {
+        while done < history {
+            interrupt::check()?;
+            done += advance(backbone, &mut state, (done, history), &mut workspace)?;
+        }
+        let mut times = Vec::with_capacity(REPEATS);
+        let mut going = state.clone();
+        for _ in 0..REPEATS {
+            let start = Instant::now();
+            backbone.step(&x, &mut going, &mut hidden, &mut workspace)?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        let recomputed = !is_mamba && history <= RECOMPUTED_MAX;
+        points.push(HistoryPoint {
+            trunk,
+            precision: format.to_string(),
+            history,
+            step_ms: median(times),
+            recomputed_ms: recomputed.then(|| sequence_ms(backbone, history, &mut workspace)).transpose()?,
+            state_bytes: state.bytes(),
+        });
+    }
+    Ok(points)
+}
+
+/// Advances by some of the steps that are missing: Mamba step by step, as it runs; the Transformer, whose cache is the
+/// same either way, by a piece of sequence. Returns how many.
+fn advance(
+    backbone: &Backbone,
+    state: &mut State,
+    (done, history): (usize, usize),
+    workspace: &mut Workspace,
+) -> Result<usize> {
+    let width = backbone.d_model();
+    let count = (history - done).min(256);
+    let x = tokens(count, width);
+    let mut hidden = vec![0.0; x.len()];
+    match backbone {
+        Backbone::Mamba(_) => {
+            for (x, hidden) in x.chunks_exact(width).zip(hidden.chunks_exact_mut(width)) {
+                backbone.step(x, state, hidden, workspace)?;
+            }
+        }
+        Backbone::Transformer(_) => backbone.forward(&x, state, &mut hidden, workspace)?,
+    }
+    Ok(count)
+}
+
+/// Median time of a whole sequence from nothing, in milliseconds.
+fn sequence_ms(backbone: &Backbone, count: usize, workspace: &mut Workspace) -> Result<f64> {
+    let x = tokens(count, backbone.d_model());
+    let mut hidden = vec![0.0; x.len()];
+    let mut times = Vec::new();
+    for _ in 0..if count > 1_000 { 1 } else { 5 } {
+        interrupt::check()?;
+        let mut state = backbone.zeros();
+        let start = Instant::now();
+        backbone.forward(&x, &mut state, &mut hidden, workspace)?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(median(times))
+}
+
+/// Sequences of growing length through both trunks, in f32.
+pub fn sequences(preset: Preset, effort: Effort) -> Result<Vec<SequencePoint>> {
+    let bench = Bench::new(preset, effort.threads)?;
+    let mut points = Vec::new();
+    for (trunk, config, weights) in &bench.weights {
+        let backbone = Backbone::new(Format::F32, config, weights, "backbone")?;
+        for tokens in [100, 512, 1_000, 10_000].into_iter().filter(|&tokens| tokens <= effort.sequence_max) {
+            let mut workspace = Workspace::new(bench.kernels);
+            let ms = bench.pool.install(|| sequence_ms(&backbone, tokens, &mut workspace))?;
+            points.push(SequencePoint { trunk, tokens, ms });
+        }
+    }
+    Ok(points)
+}
+
+pub fn history_table(points: &[HistoryPoint]) -> Table {
+    let mut table = Table::new(["step of the trunk", "precision", "history", "ms", "recomputed ms", "carried bytes"]);
+    for point in points {
+        table.row([
+            point.trunk.to_string(),
+            point.precision.clone(),
+            point.history.to_string(),
+            format!("{:.3}", point.step_ms),
+            point.recomputed_ms.map_or_else(String::new, |ms| format!("{ms:.1}")),
+            point.state_bytes.to_string(),
+        ]);
+    }
+    table
+}
+
+pub fn sequence_table(points: &[SequencePoint]) -> Table {
+    let mut table = Table::new(["sequence", "tokens", "ms", "us per token"]);
+    for point in points {
+        let per_token = format!("{:.1}", point.ms * 1e3 / point.tokens as f64);
+        table.row([point.trunk.to_string(), point.tokens.to_string(), format!("{:.1}", point.ms), per_token]);
+    }
+    table
+}

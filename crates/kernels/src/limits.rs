@@ -1,0 +1,143 @@
+//! What this machine can do at best: the floor under every measured time.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use crate::parallel::for_each;
+use crate::simd::{Op, Simd};
+use crate::{Kernels, Threads};
+
+/// Independent chains of operations, more than the latency of one hides.
+const CHAINS: usize = 12;
+/// Operations of a chain between two looks at the clock.
+const LINKS: usize = 1 << 14;
+/// Repetitions, of which the fastest counts: a limit is what is possible.
+const REPEATS: usize = 25;
+
+/// Highest rate of f32 multiplications and additions, both counted, per second, from registers.
+pub fn float_ops(kernels: Kernels) -> f64 {
+    rate(kernels, |kernels| kernels.run(FloatChains)) * 2.0
+}
+
+/// Highest rate of 8-bit multiplications and additions, both counted, per second, from registers.
+pub fn int8_ops(kernels: Kernels) -> f64 {
+    rate(kernels, |kernels| kernels.run(Int8Chains)) * 8.0
+}
+
+/// Highest rate at which `data`, 4 bytes a value, is read, in bytes per second. With several threads each reads a part.
+pub fn read_bytes(kernels: Kernels, data: &[f32]) -> f64 {
+    let threads = threads(kernels);
+    let part = data.len().div_ceil(threads).max(1);
+    let seconds = fastest(|| {
+        for_each(kernels.threads(), threads, |i| {
+            let part = &data[(i * part).min(data.len())..((i + 1) * part).min(data.len())];
+            black_box(kernels.run(Sum { values: part }));
+        });
+    });
+    size_of_val(data) as f64 / seconds
+}
+
+fn threads(kernels: Kernels) -> usize {
+    match kernels.threads() {
+        Threads::One => 1,
+        Threads::Rayon => rayon::current_num_threads(),
+    }
+}
+
+/// Lanes of `work` per second, on all threads together; `work` returns the lanes that it went through.
+fn rate(kernels: Kernels, work: impl Fn(Kernels) -> usize + Send + Sync) -> f64 {
+    let threads = threads(kernels);
+    let lanes = work(kernels);
+    let seconds = fastest(|| {
+        for_each(kernels.threads(), threads, |_| {
+            black_box(work(kernels));
+        });
+    });
+    (lanes * threads) as f64 / seconds
+}
+
+fn fastest(mut work: impl FnMut()) -> f64 {
+    let mut least = f64::INFINITY;
+    for _ in 0..REPEATS {
+        let start = Instant::now();
+        work();
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    least
+}
+
+struct FloatChains;
+
+impl Op for FloatChains {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
+        let mut sums = [s.splat(black_box(1.0)); CHAINS];
+        for _ in 0..LINKS {
+            for sum in &mut sums {
+                *sum = s.fma(*sum, a, b);
+            }
+        }
+        black_box(sums.into_iter().fold(0.0, |total, sum| total + s.reduce_sum(sum)));
+        CHAINS * LINKS * S::LANES
+    }
+}
+
+struct Int8Chains;
+
+impl Op for Int8Chains {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        let weights = [black_box(1i8); 4 * crate::simd::MAX_LANES];
+        let (x, w) = (s.splat_bytes(black_box([129; 4])), s.load_bytes(&weights));
+        let mut sums = [s.zero_i32(); CHAINS];
+        for _ in 0..LINKS {
+            for sum in &mut sums {
+                *sum = s.dot4(*sum, x, w);
+            }
+        }
+        black_box(sums.into_iter().fold(0.0, |total, sum| total + s.reduce_sum(s.unbiased(sum, s.zero_i32()))));
+        CHAINS * LINKS * S::LANES
+    }
+}
+
+struct Sum<'a> {
+    values: &'a [f32],
+}
+
+impl Op for Sum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        const APART: usize = 8;
+        let mut sums = [s.zero(); APART];
+        for block in self.values.chunks_exact(APART * S::LANES) {
+            for (sum, values) in sums.iter_mut().zip(block.chunks_exact(S::LANES)) {
+                *sum = s.add(*sum, s.load(values));
+            }
+        }
+        sums.into_iter().fold(0.0, |total, sum| total + s.reduce_sum(sum))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn limits_are_ordered_as_machines_are() {
+        let data = vec![1.0; 1 << 16];
+        for isa in Isa::available() {
+            let kernels = Kernels::new(isa, Threads::One).expect("it is available");
+            let (float, int8, bytes) = (float_ops(kernels), int8_ops(kernels), read_bytes(kernels, &data));
+            assert!(float > 1e8 && int8 > 1e7 && bytes > 1e7, "{isa:?}: {float:e} {int8:e} {bytes:e}");
+            assert!([float, int8, bytes].iter().all(|rate| *rate < 1e15), "{isa:?}: nothing was computed");
+        }
+    }
+}
