@@ -359,6 +359,30 @@ fn checkpoints_are_evaluated_side_by_side() {
 }
 
 #[test]
+fn the_benchmark_measures_what_it_promises() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = ok(dir.path(), &["bench", "--quick", "--preset", "nano", "--json", "bench.json"]);
+    assert!(table.contains("GFLOP/s") && table.contains("nano"), "{table}");
+    let figures = json(dir.path().join("bench.json"));
+    for precision in ["f32", "bf16", "int8"] {
+        let step = &figures["step_ms"]["nano"][precision];
+        let [p50, p99] = ["p50", "p99"].map(|key| step[key].as_f64().unwrap());
+        let parts: f64 = step["parts"].as_object().unwrap().values().map(|part| part.as_f64().unwrap()).sum();
+        // Medians of parts add up to the median of the whole, nearly.
+        assert!(p50 > 0.0 && p50 <= p99 && parts > 0.5 * p50 && parts < 1.5 * p50, "{step}");
+    }
+    let history = figures["history"].as_array().unwrap();
+    let carried = |trunk: &str| -> Vec<u64> {
+        let of_trunk = history.iter().filter(|point| point["trunk"] == trunk && point["precision"] == "f32");
+        of_trunk.map(|point| point["state_bytes"].as_u64().unwrap()).collect()
+    };
+    assert!(carried("mamba").windows(2).all(|pair| pair[0] == pair[1]), "{history:?}");
+    assert!(carried("transformer").windows(2).all(|pair| pair[0] < pair[1]), "{history:?}");
+    assert_eq!(figures["limits"].as_array().unwrap().len(), 2);
+    assert_eq!(figures["sequences"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn a_checkpoint_of_half_the_size_plays_in_any_precision() {
     let dir = with_checkpoint();
     let convert = ["convert", "--from", "robomamba", "nano", "--to", "half", "--quantize", "bf16"];

@@ -47,7 +47,8 @@ pub use environment::{Environment, Failure, Status, StepOutcome};
 pub use error::SimError;
 pub use language::{Corpus, instruction_corpus};
 pub use rollout::{
-    EpisodeResult, ExpertFrame, ExpertRollout, Intent, NoiseConfig, RolloutStep, expert_rollout, play, policy_rollout,
+    EpisodeResult, ExpertFrame, ExpertRollout, Intent, NoiseConfig, RolloutStep, expert_rollout, labelled_rollout,
+    play, policy_rollout,
 };
 pub use scenario::{Difficulty, Family, Scenario, Split};
 pub use tabletop::{

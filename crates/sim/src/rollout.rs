@@ -266,7 +266,7 @@ impl Blunder {
 pub fn expert_rollout(
     environment: &mut Tabletop,
     rollout: &ExpertRollout,
-    mut sink: impl FnMut(ExpertFrame<'_>),
+    sink: impl FnMut(ExpertFrame<'_>),
 ) -> Result<EpisodeResult, SimError> {
     environment.reset(&rollout.scenario)?;
     let instruction = environment.observe().instruction.to_string();
@@ -277,14 +277,32 @@ pub fn expert_rollout(
     };
     let _: u64 = rng.random();
     let mut noise = Noise { config: rollout.noise, burst: Burst::default(), rng };
+    let is_demonstration = blunder.is_none();
+    let drive = |environment: &Tabletop, _: &Observation, label| {
+        let intended = blunder.as_mut().map_or(label, |blunder| blunder.action(environment));
+        Ok::<_, SimError>(noise.perturb(intended))
+    };
+    labelled_rollout(environment, is_demonstration, drive, sink)?;
+    Ok(EpisodeResult::of(environment, instruction))
+}
+
+/// Plays the present episode to its end: `drive` sees the table, what the robot sees and what the expert would do, and
+/// says what is executed; every step goes to `sink` with the expert's action as its label.
+///
+/// # Errors
+/// Those of `drive`, and when it says an unusable action.
+pub fn labelled_rollout<E: From<SimError>>(
+    environment: &mut Tabletop,
+    is_demonstration: bool,
+    mut drive: impl FnMut(&Tabletop, &Observation, [f32; 3]) -> Result<[f32; 3], E>,
+    mut sink: impl FnMut(ExpertFrame<'_>),
+) -> Result<(), E> {
     let mut observation = environment.observe().clone();
     while is_running(environment) {
         let label = environment.expert_action();
         let (environment_state, grounding) = (environment.environment_state(), environment.grounding());
-        let intended = blunder.as_mut().map_or(label, |blunder| blunder.action(environment));
-        let executed = noise.perturb(intended);
+        let executed = drive(environment, &observation, label)?;
         let outcome = environment.step(&executed)?;
-        let is_demonstration = blunder.is_none();
         sink(ExpertFrame {
             observation: &observation,
             environment_state,
@@ -296,5 +314,5 @@ pub fn expert_rollout(
         });
         observation.clone_from(environment.observe());
     }
-    Ok(EpisodeResult::of(environment, instruction))
+    Ok(())
 }

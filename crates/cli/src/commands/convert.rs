@@ -29,8 +29,8 @@ pub struct ConvertArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Type of the matrices in the file
-    #[arg(long, visible_alias = "quantize", value_enum, default_value_t = Precision::F32)]
-    dtype: Precision,
+    #[arg(long, visible_alias = "quantize", value_enum, default_value_t = Storage::F32)]
+    dtype: Storage,
     /// Side of the robot's square pictures in pixels [default: that of the vision encoder]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
@@ -45,13 +45,14 @@ enum Source {
     Robomamba,
 }
 
+/// Type of the matrices in the file.
 #[derive(Clone, Copy, ValueEnum)]
-enum Precision {
+enum Storage {
     F32,
     Bf16,
 }
 
-impl Precision {
+impl Storage {
     fn dtype(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,

@@ -9,11 +9,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use robomamba_data::{DataError, Dataset, DatasetWriter, EpisodeWriter, Feature, Features, Frame, Value, WriterConfig};
-use robomamba_policy::{ActionChunk, Policy};
+use robomamba_policy::{ActionChunk, Observation, Policy};
 use robomamba_runtime::{Format, Session};
 use robomamba_sim::{
     CAMERA, Difficulty, Environment, ExpertFrame, ExpertRollout, FPS, Family, Intent, NoiseConfig, Scenario, Split,
-    Tabletop, environment_state_spec, expert_rollout, grounding_spec,
+    Tabletop, environment_state_spec, expert_rollout, grounding_spec, labelled_rollout,
 };
 use serde::Serialize;
 
@@ -212,35 +212,21 @@ fn corrected_rollout(
     learner: &mut Session,
     scenario: &Scenario,
     share: f64,
-    mut sink: impl FnMut(ExpertFrame),
+    sink: impl FnMut(ExpertFrame),
 ) -> Result<()> {
     environment.reset(scenario)?;
     learner.reset();
     let mut chunk = ActionChunk::default();
-    let mut observation = environment.observe().clone();
-    while !environment.outcome().done() {
+    let drive = |environment: &Tabletop, observation: &Observation, label| {
         let stretch = (environment.steps() / STRETCH_STEPS) as u64;
         let learner_drives = unit(draw(scenario.seed ^ stretch << 40, Draw::Driver)) < share;
-        learner.act(&observation, &mut chunk)?;
-        let label = environment.expert_action();
-        let (environment_state, grounding) = (environment.environment_state(), environment.grounding());
-        let executed = match chunk.action(0) {
+        learner.act(observation, &mut chunk)?;
+        Ok(match chunk.action(0) {
             Some(&[dx, dy, grip]) if learner_drives => [dx, dy, grip].map(|value| value.clamp(-1.0, 1.0)),
             _ => label,
-        };
-        let outcome = environment.step(&executed)?;
-        sink(ExpertFrame {
-            observation: &observation,
-            environment_state,
-            grounding,
-            label,
-            executed,
-            outcome,
-            is_demonstration: true,
-        });
-        observation.clone_from(environment.observe());
-    }
-    Ok(())
+        })
+    };
+    labelled_rollout(environment, true, drive, sink)
 }
 
 fn add_frame(episode: &mut EpisodeWriter, frame: &ExpertFrame, seed: u64) -> Result<(), DataError> {

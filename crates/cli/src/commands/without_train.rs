@@ -14,7 +14,7 @@ pub struct TrainArgs {
 /// Says how to get the real one.
 pub fn run(_: TrainArgs) -> Result<()> {
     bail!(
-        "this binary was built without training, which takes several times as long to compile; \
+        "this binary was built without training, which takes longer to compile; \
          use `cargo run --release --features train -- train ...`"
     )
 }
