@@ -24,26 +24,26 @@ pub(crate) fn map<R: Send>(threads: Threads, items: usize, work: impl Fn(usize) 
 }
 
 /// Rows of which several threads write disjoint parts.
-pub(crate) struct SharedRows<'a> {
-    data: *mut f32,
+pub(crate) struct SharedRows<'a, T = f32> {
+    data: *mut T,
     len: usize,
     stride: usize,
-    lifetime: PhantomData<&'a mut [f32]>,
+    lifetime: PhantomData<&'a mut [T]>,
 }
 
 // Safety: parts are only handed out under the contract of `part`, that no two overlap at a time.
-unsafe impl Send for SharedRows<'_> {}
+unsafe impl<T: Send> Send for SharedRows<'_, T> {}
 // Safety: as above.
-unsafe impl Sync for SharedRows<'_> {}
+unsafe impl<T: Send> Sync for SharedRows<'_, T> {}
 
-impl<'a> SharedRows<'a> {
-    pub(crate) fn new(rows: RowsMut<'a>) -> Self {
+impl<'a, T> SharedRows<'a, T> {
+    pub(crate) fn new(rows: RowsMut<'a, T>) -> Self {
         let RowsMut { data, stride } = rows;
         Self { data: data.as_mut_ptr(), len: data.len(), stride, lifetime: PhantomData }
     }
 
     /// One row of everything.
-    pub(crate) fn flat(data: &'a mut [f32]) -> Self {
+    pub(crate) fn flat(data: &'a mut [T]) -> Self {
         Self::new(RowsMut { stride: data.len(), data })
     }
 
@@ -53,7 +53,7 @@ impl<'a> SharedRows<'a> {
     /// While the result lives, no other part that overlaps it may be asked for.
     #[allow(clippy::mut_from_ref)] // The contract above stands in for the borrow checker.
     #[inline(always)]
-    pub(crate) unsafe fn part(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
+    pub(crate) unsafe fn part(&self, row: usize, columns: Range<usize>) -> &mut [T] {
         let first = row * self.stride + columns.start;
         assert!(columns.start <= columns.end && first + columns.len() <= self.len);
         // Safety: within the allocation by the assertion, and not aliased by the caller's promise.

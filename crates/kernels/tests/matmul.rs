@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Random, all_kernels, assert_close, wide};
+use robomamba_kernels::activation::Activation;
 use robomamba_kernels::matmul::{Format, PackedMatrix, QuantisedRows, reference};
 use robomamba_kernels::{KernelError, Kernels, Rows, RowsMut};
 
@@ -16,6 +17,8 @@ fn every_isa_agrees_with_the_reference() {
         (2, 31, 5),
         (3, 64, 300),
         (5, 40, 16),
+        (7, 40, 16),
+        (11, 40, 16),
         (12, 32, 256),
         (25, 97, 513),
         (31, 70, 0),
@@ -42,6 +45,30 @@ fn every_isa_agrees_with_the_reference() {
                 matrix.apply(kernels, rows, x, out, &mut QuantisedRows::default()).unwrap();
                 let name = format!("{rows} x {n_out} x {n_in} in {format:?} on {kernels:?}");
                 assert_close(&name, &y, &wide(&expected), tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_activated_product_is_the_activation_of_the_product() {
+    let mut random = Random(21);
+    for (rows, n_out, n_in) in [(1, 70, 40), (7, 33, 19), (197, 96, 64), (300, 260, 70)] {
+        let (weight, x) = (random.vec(n_out * n_in, -1.0, 1.0), random.vec(rows * n_in, -1.0, 1.0));
+        let bias = random.vec(n_out, -1.0, 1.0);
+        for format in Format::ALL {
+            for activation in [Activation::Gelu, Activation::GeluQuick, Activation::Relu] {
+                let matrix = PackedMatrix::new(format, (n_out, n_in), &weight, Some(&bias)).unwrap();
+                let matrix = matrix.activated(activation);
+                let mut expected = vec![0.0; rows * n_out];
+                reference::apply(&matrix, rows, Rows::new(&x, n_in), RowsMut::new(&mut expected, n_out));
+                for kernels in all_kernels() {
+                    let mut y = vec![7.0; rows * n_out];
+                    let out = RowsMut::new(&mut y, n_out);
+                    matrix.apply(kernels, rows, Rows::new(&x, n_in), out, &mut QuantisedRows::default()).unwrap();
+                    let name = format!("{activation:?} of {rows} x {n_out} x {n_in} in {format:?} on {kernels:?}");
+                    assert_close(&name, &y, &wide(&expected), 1e-5);
+                }
             }
         }
     }

@@ -114,9 +114,14 @@ pub struct VisionConfig {
 }
 
 impl VisionConfig {
+    /// Patches per side of an image.
+    pub fn grid(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+
     /// Patch tokens per image.
     pub fn n_patch(&self) -> usize {
-        (self.image_size / self.patch_size).pow(2)
+        self.grid().pow(2)
     }
 
     /// Tokens per image, the class token included.

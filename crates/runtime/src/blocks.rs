@@ -1,6 +1,6 @@
 //! Attention and MLP as the encoders and the connector use them.
 
-use robomamba_kernels::activation::{self, Activation};
+use robomamba_kernels::activation::Activation;
 use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
 use robomamba_kernels::matmul::{PackedMatrix, QuantisedRows};
 use robomamba_kernels::norm;
@@ -52,12 +52,12 @@ impl SelfAttention {
     }
 }
 
-/// `fc2(activation(fc1(x)))`.
+/// `fc2(fc1(x))`.
 #[derive(Clone, Debug)]
 pub(crate) struct Mlp {
+    /// With the activation.
     pub fc1: PackedMatrix,
     pub fc2: PackedMatrix,
-    pub activation: Activation,
 }
 
 impl Mlp {
@@ -66,7 +66,6 @@ impl Mlp {
         let Workspace { kernels, quantised, normed, hidden, branch, .. } = workspace;
         let hidden = room(hidden, rows * self.fc1.n_out());
         project((*kernels, quantised), &self.fc1, &normed[..rows * self.fc1.n_in()], hidden)?;
-        activation::apply(*kernels, self.activation, hidden);
         project((*kernels, quantised), &self.fc2, hidden, room(branch, rows * self.fc2.n_out()))
     }
 }
@@ -74,9 +73,8 @@ impl Mlp {
 /// `fc1 -> GELU -> fc2` of widths `(n_in, n_hidden, n_out)`.
 pub(crate) fn gelu_mlp(params: &Params, (n_in, n_hidden, n_out): (usize, usize, usize)) -> Result<Mlp, RuntimeError> {
     Ok(Mlp {
-        fc1: params.linear("fc1", (n_hidden, n_in), Bias::With)?,
+        fc1: params.linear("fc1", (n_hidden, n_in), Bias::With)?.activated(Activation::Gelu),
         fc2: params.linear("fc2", (n_out, n_hidden), Bias::With)?,
-        activation: Activation::Gelu,
     })
 }
 

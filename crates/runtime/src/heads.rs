@@ -35,8 +35,8 @@ impl Heads {
         let n_action = config.action_head.chunk_size * config.features.action.dim();
         let action = params.under("action");
         Ok(Self {
-            fc1: action.linear("fc1", (width, d_model), Bias::With)?,
-            fc2: action.linear("fc2", (width, width), Bias::With)?,
+            fc1: action.linear("fc1", (width, d_model), Bias::With)?.activated(Activation::Gelu),
+            fc2: action.linear("fc2", (width, width), Bias::With)?.activated(Activation::Gelu),
             fc3: action.linear("fc3", (n_action, width), Bias::With)?,
             confidence: gelu_mlp(&params.under("confidence"), (d_model, config.confidence_head.hidden_size, 1))?,
         })
@@ -76,9 +76,7 @@ impl Heads {
         let len = hidden.len() / self.fc1.n_in() * self.fc1.n_out();
         let (first, second) = (room(first, len), room(second, len));
         project((*kernels, quantised), &self.fc1, hidden, first)?;
-        activation::apply(*kernels, Activation::Gelu, first);
         project((*kernels, quantised), &self.fc2, first, second)?;
-        activation::apply(*kernels, Activation::Gelu, second);
         project((*kernels, quantised), &self.fc3, second, actions)
     }
 }

@@ -113,9 +113,8 @@ impl TextBlock {
             },
             attention_norm: params.layer_norm("attention.output.LayerNorm", d, eps)?,
             mlp: Mlp {
-                fc1: params.linear("intermediate.dense", (f, d), Bias::With)?,
+                fc1: params.linear("intermediate.dense", (f, d), Bias::With)?.activated(Activation::Gelu),
                 fc2: params.linear("output.dense", (d, f), Bias::With)?,
-                activation: Activation::Gelu,
             },
             mlp_norm: params.layer_norm("output.LayerNorm", d, eps)?,
         })

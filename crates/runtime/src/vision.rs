@@ -5,9 +5,9 @@
 //! `CLIPVisionModel`, `SiglipVisionModel` and `Dinov2Model`. DINOv2's layer scales are multiplied into the
 //! projections before them, which is the same function with one pass less.
 
-use robomamba_kernels::activation;
+use robomamba_kernels::activation::Activation;
 use robomamba_kernels::matmul::{Format, PackedMatrix};
-use robomamba_model::{Activation, VisionConfig, Weights};
+use robomamba_model::{VisionConfig, VisionKind, Weights};
 
 use crate::RuntimeError;
 use crate::blocks::{Mlp, SelfAttention, add, add_and_normalise, normalise, project};
@@ -125,9 +125,8 @@ impl VisionBlock {
             },
             norm_after: params.layer_norm("layernorm_after", d, eps)?,
             mlp: Mlp {
-                fc1: params.linear("intermediate.dense", (f, d), Bias::With)?,
+                fc1: params.linear("intermediate.dense", (f, d), Bias::With)?.activated(activation(config.kind)),
                 fc2: params.scaled("output.dense", (d, f), &scale("layer_scale2.lambda1")?)?,
-                activation: activation_kernel(config.kind.activation()),
             },
         })
     }
@@ -166,10 +165,10 @@ fn positions(config: &VisionConfig, params: &Params) -> Result<Vec<f32>, Runtime
     Ok(positions)
 }
 
-fn activation_kernel(activation: Activation) -> activation::Activation {
-    match activation {
-        Activation::Gelu => activation::Activation::Gelu,
-        Activation::GeluTanh => activation::Activation::GeluTanh,
-        Activation::QuickGelu => activation::Activation::GeluQuick,
+fn activation(kind: VisionKind) -> Activation {
+    match kind.activation() {
+        robomamba_model::Activation::Gelu => Activation::Gelu,
+        robomamba_model::Activation::GeluTanh => Activation::GeluTanh,
+        robomamba_model::Activation::QuickGelu => Activation::GeluQuick,
     }
 }

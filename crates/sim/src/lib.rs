@@ -52,7 +52,7 @@ pub use rollout::{
 };
 pub use scenario::{Difficulty, Family, Scenario, Split};
 pub use tabletop::{
-    CAMERA, ENVIRONMENT_STATE_DIM, GROUNDING_ABSENT, GROUNDING_DIM, GROUNDING_POINTS, Instructed, Tabletop,
-    environment_state_spec, grounding_spec,
+    CAMERA, ENVIRONMENT_STATE_DIM, GROUNDING_ABSENT, GROUNDING_DIM, GROUNDING_POINTS, Instructed, THING_ABSENT, THINGS,
+    THINGS_DIM, Tabletop, environment_state_spec, grounding_spec, things_spec,
 };
 pub use world::{CONTROL_PERIOD_S, FPS, HAND_RANGE_M, HAND_SPEED_MAX_M_S};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::environment::{Environment, Status, StepOutcome};
 use crate::error::SimError;
 use crate::scenario::{Family, Purpose, Scenario};
-use crate::tabletop::{ENVIRONMENT_STATE_DIM, GROUNDING_DIM, Tabletop, is_running};
+use crate::tabletop::{ENVIRONMENT_STATE_DIM, GROUNDING_DIM, THINGS_DIM, Tabletop, is_running};
 use crate::task::Spoil;
 
 /// How an episode went.
@@ -215,6 +215,8 @@ pub struct ExpertFrame<'a> {
     pub environment_state: [f32; ENVIRONMENT_STATE_DIM],
     /// Where the things are that the instruction speaks of; see [`grounding_spec`](crate::grounding_spec).
     pub grounding: [f32; GROUNDING_DIM],
+    /// What lies where in the picture; see [`things_spec`](crate::things_spec).
+    pub things: [f32; THINGS_DIM],
     /// The expert's action in this state: the label.
     pub label: [f32; 3],
     /// What was executed instead: the label, or the blunder's action, with noise.
@@ -301,12 +303,14 @@ pub fn labelled_rollout<E: From<SimError>>(
     while is_running(environment) {
         let label = environment.expert_action();
         let (environment_state, grounding) = (environment.environment_state(), environment.grounding());
+        let things = environment.things();
         let executed = drive(environment, &observation, label)?;
         let outcome = environment.step(&executed)?;
         sink(ExpertFrame {
             observation: &observation,
             environment_state,
             grounding,
+            things,
             label,
             executed,
             outcome,

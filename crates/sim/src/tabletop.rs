@@ -79,6 +79,24 @@ pub fn grounding_spec() -> VectorSpec {
     VectorSpec::new(names)
 }
 
+/// Things of `observation.things`, the most that lie on a table.
+pub const THINGS: usize = 12;
+/// Dimensions of `observation.things`: x, y, kind and colour of every thing.
+pub const THINGS_DIM: usize = 4 * THINGS;
+/// Every value of a thing that there is not.
+pub const THING_ABSENT: f32 = -1.0;
+
+/// The names of `observation.things`: what lies where in the picture, whether the instruction speaks of it or not.
+/// Like [`environment_state_spec`] an aid for training, never an input of a policy.
+///
+/// `x` and `y` are fractions as in [`grounding_spec`]; `kind` is 0 to 3 for the blocks (square, disc, triangle, cross),
+/// 4 a zone, 5 a button, 6 a container, 7 the lamp; `colour` is 0 to 5 in the order of `cue_*` of
+/// [`environment_state_spec`], 6 for things without a colour and 7 for the white light.
+pub fn things_spec() -> VectorSpec {
+    let names = (0..THINGS).flat_map(|i| ["x", "y", "kind", "colour"].map(|value| format!("thing{i}_{value}")));
+    VectorSpec::new(names)
+}
+
 /// Steps that the cap allows for each sub-goal of a free instruction, and once.
 const FREE_CAP_STEPS: u32 = 150;
 
@@ -135,7 +153,7 @@ impl Tabletop {
     }
 
     /// Names everything on the table that an instruction can refer to.
-    pub fn things(&self) -> String {
+    pub fn description(&self) -> String {
         describe(&self.world)
     }
 
@@ -208,6 +226,16 @@ impl Tabletop {
             }
         }
         points
+    }
+
+    /// What lies where in the picture; see [`things_spec`].
+    pub fn things(&self) -> [f32; THINGS_DIM] {
+        let mut things = [THING_ABSENT; THINGS_DIM];
+        for (values, (at, [kind, colour])) in things.chunks_exact_mut(4).zip(self.world.things()) {
+            let [x, y] = self.renderer.fractions(at);
+            values.copy_from_slice(&[x, y, kind as f32, colour as f32]);
+        }
+        things
     }
 
     /// Number and place on the table of every point of the grounding.

@@ -1,7 +1,7 @@
 //! The hand and the things on the table, and how one control step changes them.
 
 use crate::physics::{PUSHER_RADIUS_M, Physics, Vec2};
-use crate::things::{Block, Button, Container, Lamp, Lid, Manner, Zone};
+use crate::things::{Block, Button, Colour, Container, Lamp, Lid, Light, Manner, Zone};
 
 /// Control rate in Hz.
 pub const FPS: u32 = 20;
@@ -129,6 +129,25 @@ impl World {
         }
         self.physics.step(from, self.hand.position, self.hand.down);
         events
+    }
+
+    /// Place, kind and colour of everything on the table; see [`things_spec`](crate::things_spec).
+    pub fn things(&self) -> impl Iterator<Item = (Vec2, [usize; 2])> {
+        const COLOURLESS: usize = Colour::ALL.len();
+        let blocks = self.blocks.iter().enumerate();
+        let blocks = blocks.map(|(i, it)| (self.block_position(i), [it.shape as usize, it.colour as usize]));
+        let zones = self.zones.iter().map(|it| (it.centre, [4, it.colour as usize]));
+        let buttons = self.buttons.iter().map(|it| (it.centre, [5, it.colour as usize]));
+        let containers = self.containers.iter().map(|it| (it.centre, [6, COLOURLESS]));
+        let lamp = self.lamp.iter().map(|it| {
+            let colour = match it.light {
+                Light::Dark => COLOURLESS,
+                Light::Lit(colour) => colour as usize,
+                Light::Go => COLOURLESS + 1,
+            };
+            (it.centre, [7, colour])
+        });
+        blocks.chain(zones).chain(buttons).chain(containers).chain(lamp)
     }
 
     /// Centre of a block.

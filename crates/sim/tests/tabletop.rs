@@ -6,8 +6,8 @@ use robomamba_policy::{ActionChunk, FeatureSpec, Observation, Policy, PolicyErro
 use robomamba_sim::{
     CAMERA, CONTROL_PERIOD_S, Difficulty, ENVIRONMENT_STATE_DIM, Environment, ExpertRollout, Failure, Family,
     GROUNDING_ABSENT, GROUNDING_DIM, HAND_RANGE_M, HAND_SPEED_MAX_M_S, Instructed, Intent, NoiseConfig, Scenario,
-    SimError, Status, Tabletop, environment_state_spec, expert_rollout, grounding_spec, instruction_corpus,
-    policy_rollout,
+    SimError, Status, THING_ABSENT, THINGS, THINGS_DIM, Tabletop, environment_state_spec, expert_rollout,
+    grounding_spec, instruction_corpus, policy_rollout, things_spec,
 };
 
 fn tabletop(size: usize) -> Tabletop {
@@ -216,6 +216,53 @@ fn the_grounding_points_at_what_the_instruction_names() {
     assert!(checked > 400, "{checked} points show the colour that is named");
 }
 
+#[test]
+fn the_things_are_what_the_instruction_calls_them() {
+    assert_eq!(things_spec().dim(), THINGS_DIM);
+    let kinds = ["square", "disc", "triangle", "cross", "zone", "button", "container", "lamp"];
+    let colours = ["red", "green", "blue", "yellow", "purple", "orange"];
+    let mut environment = tabletop(SIDE);
+    for family in Family::ALL {
+        for seed in 0..50 {
+            at(&mut environment, Scenario::train(family, seed));
+            let instruction = environment.observe().instruction.clone();
+            let words: Vec<&str> = instruction.split(|c: char| !c.is_alphabetic()).collect();
+            let things = environment.things();
+            let present = || things.chunks_exact(4).filter(|thing| thing[0] != THING_ABSENT);
+            assert!((2..THINGS).contains(&present().count()), "{family} {seed}: {things:?}");
+            for point in environment.grounding().chunks_exact(2).filter(|point| point[0] != GROUNDING_ABSENT) {
+                let thing = present().find(|thing| thing[..2] == *point).expect("something is there");
+                let (kind, colour) = (kinds[thing[2] as usize], thing[3] as usize);
+                // `remember` speaks of the lamp and its colours only, and zones have several names.
+                let is_block = thing[2] < 4.0;
+                let named = family != Family::Remember;
+                assert!(!(named && is_block) || words.contains(&kind), "{instruction}: {kind}");
+                assert!(!named || colour >= 6 || words.contains(&colours[colour]), "{instruction}: {thing:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_lamp_is_a_thing_that_changes_its_colour() {
+    let mut environment = tabletop(8);
+    at(&mut environment, Scenario::train(Family::Remember, 3));
+    let mut seen = Vec::new();
+    for _ in 0..300 {
+        let things = environment.things();
+        let lamp = things.chunks_exact(4).find(|thing| thing[2] == 7.0).expect("a lamp");
+        if seen.last() != Some(&lamp[3]) {
+            seen.push(lamp[3]);
+        }
+        environment.step(&[0.0, 0.0, -1.0]).unwrap();
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(
+        seen[0] == 6.0 && seen[1] < 6.0 && seen[2] == 6.0 && seen[3] == 7.0,
+        "dark, a colour, dark, white: {seen:?}"
+    );
+}
+
 /// Side of a picture on which small things have pixels of their own.
 const SIDE: usize = 192;
 
@@ -371,7 +418,7 @@ fn policies_are_judged() {
 fn free_instructions_are_judged_when_understood() {
     let mut environment = tabletop(16);
     at(&mut environment, Scenario::heldout(Family::Sequence, 4));
-    let things = environment.things();
+    let things = environment.description();
     let button = things.split(", ").find(|thing| thing.ends_with("button")).expect("sequences have buttons");
     let told = environment.instruct(&format!("Go to the {button}, then press the {button}"));
     assert_eq!(told, Instructed::Understood { subgoals: 2 });

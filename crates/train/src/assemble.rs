@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use robomamba_model::{ImageScratch, ImageTransform, ModelConfig};
-use robomamba_policy::{Image, NormStats};
+use robomamba_policy::{CameraSpec, Image, NormStats};
 
 use crate::config::{AugmentConfig, BatchConfig};
 use crate::corpus::{Corpus, Recorded};
@@ -14,6 +14,7 @@ use crate::learner::Labels;
 use crate::modules::{Batch, Episodes, Frames, Texts};
 use crate::ops::grounding::Pointer;
 use crate::ops::loss::Target;
+use crate::ops::recognition::Thing;
 use crate::plan::{PlannedBatch, Segment, seeded};
 use crate::{Result, TrainError};
 
@@ -31,6 +32,8 @@ pub(crate) struct Assembler {
     pub transforms: Vec<ImageTransform>,
     /// Whether the queries are told where to look.
     pub points: bool,
+    /// Whether the patch tokens are told what they show.
+    pub shows: bool,
     pub seed: u64,
 }
 
@@ -83,6 +86,7 @@ impl Assembler {
             patches: frames.patches,
             instruction: frames.instruction.into(),
             pointers: frames.pointers.into(),
+            things: frames.things.into(),
         };
         let episodes = Episodes { lengths, frame: frame_of_step.into(), state };
         Ok(Ready { batch: Batch { frames, texts, episodes }, labels: labels.finish(), n_frame, n_step })
@@ -111,6 +115,11 @@ impl Look {
         let reach = augment.shift_px as i32;
         let mut shift = || if reach > 0 { rng.random_range(-reach..=reach) } else { 0 };
         Self { gain, bias, shift: (shift() as isize, shift() as isize) }
+    }
+
+    /// Where a point of the picture is after the shift.
+    fn place(&self, point: [f32; 2], camera: &CameraSpec) -> [f32; 2] {
+        [point[0] - self.shift.1 as f32 / camera.width as f32, point[1] - self.shift.0 as f32 / camera.height as f32]
     }
 
     fn apply(&self, mut image: Image) -> Image {
@@ -146,12 +155,20 @@ struct FrameBuilder<'a> {
     patches: Vec<f32>,
     instruction: Vec<usize>,
     pointers: Vec<Pointer>,
+    things: Vec<Thing>,
 }
 
 impl<'a> FrameBuilder<'a> {
     fn new(assembler: &'a Assembler) -> Self {
         let scratch = assembler.transforms.iter().map(ImageTransform::scratch).collect();
-        Self { assembler, scratch, patches: Vec::new(), instruction: Vec::new(), pointers: Vec::new() }
+        Self {
+            assembler,
+            scratch,
+            patches: Vec::new(),
+            instruction: Vec::new(),
+            pointers: Vec::new(),
+            things: Vec::new(),
+        }
     }
 
     /// Adds the frames of a segment, one per run of equal ones.
@@ -172,6 +189,9 @@ impl<'a> FrameBuilder<'a> {
                 if self.assembler.points {
                     self.point(recorded, step, look);
                 }
+                if self.assembler.shows {
+                    self.show(recorded, step, look);
+                }
                 self.instruction.push(words.place(recorded.instruction[step]));
             }
             frame_of_step.push(self.instruction.len() - 1);
@@ -182,16 +202,23 @@ impl<'a> FrameBuilder<'a> {
     /// Tells the queries of the frame that is about to be added where to look.
     fn point(&mut self, recorded: &Recorded, step: usize, look: &Look) {
         let config = &self.assembler.config;
-        let (frame, n_patch) = (self.instruction.len(), config.vision.n_patch());
-        let grid = config.vision.image_size / config.vision.patch_size;
-        for grounded in &recorded.grounding {
-            let camera = &config.features.cameras[grounded.camera];
-            let shift = [look.shift.1 as f32 / camera.width as f32, look.shift.0 as f32 / camera.height as f32];
-            let points = grounded.points[step * grounded.width..][..grounded.width].chunks_exact(2);
-            for (query, point) in points.take(config.connector.n_query).enumerate().filter(|(_, point)| point[0] >= 0.0)
-            {
-                let point = [point[0] - shift[0], point[1] - shift[1]];
-                self.pointers.push(Pointer::at(frame, query, point, grid, grounded.camera * n_patch));
+        let (frame, n_patch, n_query) = (self.instruction.len(), config.vision.n_patch(), config.connector.n_query);
+        for places in &recorded.grounding {
+            for (query, point) in places.of_step(step).filter(|(query, _)| *query < n_query) {
+                let point = look.place(point, &config.features.cameras[places.camera]);
+                self.pointers.push(Pointer::at(frame, query, point, config.vision.grid(), places.camera * n_patch));
+            }
+        }
+    }
+
+    /// Tells the patch tokens of the frame that is about to be added what they show.
+    fn show(&mut self, recorded: &Recorded, step: usize, look: &Look) {
+        let ModelConfig { features, vision, .. } = &self.assembler.config;
+        for places in &recorded.things {
+            let image = self.instruction.len() * features.cameras.len() + places.camera;
+            for (_, [x, y, kind, colour]) in places.of_step(step) {
+                let point = look.place([x, y], &features.cameras[places.camera]);
+                self.things.push(Thing::at(image, point, vision.grid(), [kind, colour].map(|class| class as usize)));
             }
         }
     }

@@ -8,12 +8,16 @@ use robomamba_model::TextTokenizer;
 use robomamba_policy::{FeatureSpec, NormMode, NormStats, VectorStats};
 
 use crate::config::DataConfig;
+use crate::ops::recognition::CLASSES;
 use crate::{Result, TrainError};
 
 /// Privileged state that the auxiliary head predicts, if the data sets have it.
 const ENVIRONMENT_STATE: &str = "observation.environment_state";
-/// How the camera `observation.images.NAME` becomes the name of its grounding, `observation.grounding.NAME`.
-const GROUNDING: [&str; 2] = [".images.", ".grounding."];
+/// What the data may know of the camera `observation.images.NAME`: where the things are that the instruction speaks of,
+/// `observation.grounding.NAME` with x and y of every point.
+const GROUNDING: &str = ".grounding.";
+/// And all that lies there, `observation.things.NAME` with x, y, kind and colour of every thing.
+const THINGS: &str = ".things.";
 /// Whether a frame's action may be imitated; true everywhere when the data set does not say.
 const IS_DEMONSTRATION: &str = "is_demonstration";
 
@@ -33,18 +37,29 @@ pub(crate) struct Recorded {
     /// Whether the action of each step may be imitated.
     pub demonstration: Vec<bool>,
     /// Where the things are that the instruction speaks of, for each camera of which the data knows it.
-    pub grounding: Vec<Grounded>,
+    pub grounding: Vec<Places<2>>,
+    /// What lies where, for each camera of which the data knows it.
+    pub things: Vec<Places<4>>,
 }
 
-/// Places in the pictures of one camera.
+/// Places in the pictures of one camera, `N` values each, of which the first two are x and y as fractions of the
+/// picture, negative where there is none.
 #[derive(Debug)]
-pub(crate) struct Grounded {
+pub(crate) struct Places<const N: usize> {
     /// Its number.
     pub camera: usize,
-    /// Values per step: x and y of every point, as fractions of the picture; negative where there is none.
-    pub width: usize,
-    /// `[len, width]`.
-    pub points: Vec<f32>,
+    /// Places of a step.
+    pub n_place: usize,
+    /// `[len * n_place]`.
+    pub list: Vec<[f32; N]>,
+}
+
+impl<const N: usize> Places<N> {
+    /// The places of a step, with their numbers.
+    pub(crate) fn of_step(&self, step: usize) -> impl Iterator<Item = (usize, [f32; N])> {
+        let places = self.list[step * self.n_place..][..self.n_place].iter().copied().enumerate();
+        places.filter(|(_, place)| place[0] >= 0.0)
+    }
 }
 
 /// One data set.
@@ -106,6 +121,11 @@ impl Corpus {
     /// Whether some data set knows where things are.
     pub(crate) fn is_grounded(&self) -> bool {
         self.sources.iter().any(|source| source.episodes.iter().any(|episode| !episode.grounding.is_empty()))
+    }
+
+    /// Whether some data set knows what lies where.
+    pub(crate) fn knows_things(&self) -> bool {
+        self.sources.iter().any(|source| source.episodes.iter().any(|episode| !episode.things.is_empty()))
     }
 
     /// Number of episodes and of frames.
@@ -170,20 +190,43 @@ fn record(config: &DataConfig, episode: Episode, instructions: &mut Interner) ->
         Ok(_) => episode.bool(IS_DEMONSTRATION).map_err(|source| at(config, source))?.to_vec(),
         Err(_) => vec![true; len],
     };
-    let grounding = grounded(&episode).map_err(|source| at(config, source))?;
-    Ok(Recorded { len, runs, instruction, success: episode.success(), demonstration, grounding, episode })
+    let grounding = places(config, &episode, GROUNDING)?;
+    let things = places(config, &episode, THINGS)?;
+    check_classes(config, &things)?;
+    Ok(Recorded { len, runs, instruction, success: episode.success(), demonstration, grounding, things, episode })
 }
 
-fn grounded(episode: &Episode) -> robomamba_data::Result<Vec<Grounded>> {
-    let mut grounded = Vec::new();
+/// The places that the data knows of each camera under a name with `knowledge` in the place of `.images.`.
+fn places<const N: usize>(config: &DataConfig, episode: &Episode, knowledge: &str) -> Result<Vec<Places<N>>> {
+    let mut places = Vec::new();
     for (camera, images) in episode.cameras().iter().enumerate() {
-        let name = images.name().replace(GROUNDING[0], GROUNDING[1]);
-        if episode.column(&name).is_ok() {
-            let points = episode.f32(&name)?.to_vec();
-            grounded.push(Grounded { camera, width: points.len() / episode.len(), points });
+        let name = images.name().replace(".images.", knowledge);
+        if episode.column(&name).is_err() {
+            continue;
+        }
+        let values = episode.f32(&name).map_err(|source| at(config, source))?;
+        let (list, rest) = values.as_chunks();
+        let width = values.len() / episode.len();
+        if !rest.is_empty() || width % N != 0 {
+            let reason = format!("`{name}` must have {N} values per place, found {width} in all; record the data anew");
+            return Err(TrainError::Data { path: config.path.clone(), reason });
+        }
+        places.push(Places { camera, n_place: width / N, list: list.to_vec() });
+    }
+    Ok(places)
+}
+
+fn check_classes(config: &DataConfig, things: &[Places<4>]) -> Result<()> {
+    let usable = |class: f32| class >= 0.0 && class < CLASSES as f32 && class.fract() == 0.0;
+    let present = things.iter().flat_map(|places| &places.list).filter(|place| place[0] >= 0.0);
+    match present.flat_map(|place| &place[2..]).find(|&&class| !usable(class)) {
+        None => Ok(()),
+        Some(class) => {
+            let reason =
+                format!("kinds and colours of things must be whole numbers from 0 to {}, found {class}", CLASSES - 1);
+            Err(TrainError::Data { path: config.path.clone(), reason })
         }
     }
-    Ok(grounded)
 }
 
 fn same_robot(configs: &[DataConfig], datasets: &[Dataset]) -> Result<FeatureSpec> {

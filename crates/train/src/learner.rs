@@ -21,11 +21,14 @@ pub struct LossConfig {
     /// Weight of the cross-entropy between the connector's attention and the places of the things that an instruction
     /// speaks of, where the data knows them; 0 does without.
     pub grounding: f32,
+    /// Weight of the cross-entropy of a linear classifier on the patch tokens, which only training has, where the data
+    /// knows what lies where; 0 does without.
+    pub recognition: f32,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { action_beta: 0.02, confidence: 0.05, auxiliary: 0.2, grounding: 0.0 }
+        Self { action_beta: 0.02, confidence: 0.05, auxiliary: 0.2, grounding: 0.0, recognition: 0.0 }
     }
 }
 
@@ -55,6 +58,9 @@ pub struct Losses {
     /// Cross-entropy of the connector's attention.
     #[serde(default)]
     pub grounding: f32,
+    /// Cross-entropy of what the patch tokens tell.
+    #[serde(default)]
+    pub recognition: f32,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f32,
 }
@@ -68,6 +74,7 @@ impl Losses {
             confidence: f(self.confidence, other.confidence),
             auxiliary: f(self.auxiliary, other.auxiliary),
             grounding: f(self.grounding, other.grounding),
+            recognition: f(self.recognition, other.recognition),
             gradient_norm: f(self.gradient_norm, other.gradient_norm),
         }
     }
@@ -134,6 +141,7 @@ impl Learner {
             confidence: read(&confidence),
             auxiliary: auxiliary.as_ref().map_or(0.0, read),
             grounding: outputs.grounding.as_ref().map_or(0.0, read),
+            recognition: outputs.recognition.as_ref().map_or(0.0, read),
             ..Losses::default()
         };
         let mut total = action + confidence * self.loss.confidence;
@@ -142,6 +150,9 @@ impl Learner {
         }
         if let Some(grounding) = outputs.grounding {
             total = total + grounding * self.loss.grounding;
+        }
+        if let Some(recognition) = outputs.recognition {
+            total = total + recognition * self.loss.recognition;
         }
         losses.total = read(&total);
         if !losses.total.is_finite() {

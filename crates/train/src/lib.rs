@@ -33,7 +33,7 @@ pub use error::{Result, TrainError};
 pub use learner::{LossConfig, Losses};
 pub use metrics::Metrics;
 pub use optimiser::OptimiserConfig;
-pub use parameters::{Parameter, Parameters};
+pub use parameters::{Parameter, Parameters, TrainingHeads};
 pub use run::{Progress, RunOptions, RunSummary, run};
 pub use throughput::{ThroughputConfig, measure_throughput};
 

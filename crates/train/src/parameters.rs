@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Gradients, Tensor};
 use robomamba_model::{ModelConfig, ParamSpec, Part, Weights, param_specs};
 
+use crate::ops::recognition::OUTPUTS;
 use crate::ops::{self, Input};
 use crate::{Result, TrainError};
 
@@ -12,6 +13,17 @@ use crate::{Result, TrainError};
 pub(crate) const AUXILIARY_WEIGHT: &str = "auxiliary.weight";
 /// Name of the auxiliary head's bias.
 pub(crate) const AUXILIARY_BIAS: &str = "auxiliary.bias";
+/// Names of the classifier of patch tokens, another such addition.
+pub(crate) const RECOGNITION: [&str; 2] = ["recognition.weight", "recognition.bias"];
+
+/// What training adds to the model's parameters and never exports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrainingHeads {
+    /// Outputs of the head that predicts the privileged state; 0 for none.
+    pub n_auxiliary: usize,
+    /// Whether there is a classifier of patch tokens.
+    pub recognition: bool,
+}
 
 /// One trained tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +46,7 @@ impl Parameter {
     }
 }
 
-/// All trained tensors of a model, in the order of [`param_specs`], the auxiliary head last.
+/// All trained tensors of a model, in the order of [`param_specs`], the heads of training last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
     /// The tensors.
@@ -42,21 +54,26 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Takes `weights` over and adds an auxiliary head of `n_auxiliary` outputs, which starts at zero.
+    /// Takes `weights` over and adds `heads`, which start at zero.
     ///
     /// # Errors
     /// When a tensor of `config` is missing or has another shape.
-    pub fn new(config: &ModelConfig, weights: &Weights, n_auxiliary: usize) -> Result<Self> {
+    pub fn new(config: &ModelConfig, weights: &Weights, heads: TrainingHeads) -> Result<Self> {
         let specs = param_specs(config);
         weights.check(&specs)?;
-        let mut list = Vec::with_capacity(specs.len() + 2);
+        let mut list = Vec::with_capacity(specs.len() + 4);
         for spec in specs {
             let values = weights.get(&spec.name)?.to_vec();
             list.push(Parameter { spec, values, frozen: false });
         }
+        let TrainingHeads { n_auxiliary, recognition } = heads;
         if n_auxiliary > 0 {
-            list.push(auxiliary(AUXILIARY_WEIGHT, vec![n_auxiliary, config.backbone.d_model()]));
-            list.push(auxiliary(AUXILIARY_BIAS, vec![n_auxiliary]));
+            list.push(zeros(AUXILIARY_WEIGHT, vec![n_auxiliary, config.backbone.d_model()], Part::Heads));
+            list.push(zeros(AUXILIARY_BIAS, vec![n_auxiliary], Part::Heads));
+        }
+        if recognition {
+            list.push(zeros(RECOGNITION[0], vec![OUTPUTS, config.vision.hidden_size], Part::Vision));
+            list.push(zeros(RECOGNITION[1], vec![OUTPUTS], Part::Vision));
         }
         Ok(Self { list })
     }
@@ -78,13 +95,13 @@ impl Parameters {
         Ok(())
     }
 
-    /// The exported tensors: all but the auxiliary head.
+    /// The exported tensors: all but the heads of training.
     ///
     /// # Errors
     /// Only by a bug: every tensor fills its shape.
     pub fn to_weights(&self) -> Result<Weights> {
         let mut weights = Weights::new();
-        for Parameter { spec, values, .. } in self.list.iter().filter(|p| !is_auxiliary(&p.spec.name)) {
+        for Parameter { spec, values, .. } in self.list.iter().filter(|p| !is_added(&p.spec.name)) {
             weights.insert(spec.name.clone(), spec.shape.clone(), values.clone())?;
         }
         Ok(weights)
@@ -115,13 +132,13 @@ impl Parameters {
     }
 }
 
-fn is_auxiliary(name: &str) -> bool {
-    [AUXILIARY_WEIGHT, AUXILIARY_BIAS].contains(&name)
+fn is_added(name: &str) -> bool {
+    [AUXILIARY_WEIGHT, AUXILIARY_BIAS].contains(&name) || RECOGNITION.contains(&name)
 }
 
-fn auxiliary(name: &str, shape: Vec<usize>) -> Parameter {
+fn zeros(name: &str, shape: Vec<usize>, part: Part) -> Parameter {
     let values = vec![0.0; shape.iter().product()];
-    Parameter { spec: ParamSpec { name: name.into(), shape, part: Part::Heads }, values, frozen: false }
+    Parameter { spec: ParamSpec { name: name.into(), shape, part }, values, frozen: false }
 }
 
 /// The parameters as flat leaves of burn's tape, by name.

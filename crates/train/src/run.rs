@@ -21,7 +21,7 @@ use crate::modules::{PolicyModel, SequenceState};
 use crate::ops::mixer::BlockState;
 use crate::plan::{Cursor, PlannedBatch, Planner, seeded};
 use crate::snapshot::{Checkpoints, Position, Snapshot, io, restore};
-use crate::{Losses, Parameters, Result, TrainError};
+use crate::{Losses, Parameters, Result, TrainError, TrainingHeads};
 
 /// How a run is watched and when it stops early; none of this changes what is learnt.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +89,14 @@ impl<'a> Trainer<'a> {
                 found: config.loss.grounding.to_string(),
             });
         }
+        if config.loss.recognition > 0.0 && !corpus.knows_things() {
+            let expected = "0 for data without `observation.things.*`".into();
+            return Err(TrainError::Setting {
+                field: "loss.recognition",
+                expected,
+                found: config.loss.recognition.to_string(),
+            });
+        }
         let checkpoints = Checkpoints::of(&config.out);
         let last = checkpoints.last();
         let start = match &last {
@@ -96,7 +104,8 @@ impl<'a> Trainer<'a> {
             None => Start::new(config, &corpus)?,
         };
         let n_auxiliary = if config.loss.auxiliary > 0.0 { corpus.n_environment() } else { 0 };
-        let mut parameters = Parameters::new(&start.model, &start.weights, n_auxiliary)?;
+        let heads = TrainingHeads { n_auxiliary, recognition: config.loss.recognition > 0.0 };
+        let mut parameters = Parameters::new(&start.model, &start.weights, heads)?;
         parameters.freeze(&config.frozen)?;
         let resumed = last.map(|last| restore(&last, &mut parameters)).transpose()?;
         let policy = PolicyModel::new(&start.model, n_auxiliary, config.threads);
@@ -115,6 +124,7 @@ impl<'a> Trainer<'a> {
             augment: config.augment.clone(),
             stats: start.stats,
             points: config.loss.grounding > 0.0,
+            shows: config.loss.recognition > 0.0,
             seed: position.seed,
         };
         Ok(Self {
@@ -222,11 +232,12 @@ impl<'a> Trainer<'a> {
         let mean = window.mean();
         bar.set_position((done * 1000.0) as u64);
         bar.set_message(format!(
-            "step {step}  action {:.4}  success {:.3}  auxiliary {:.3}  grounding {:.3}  {:.0} frames/s  {} left",
+            "step {step}  action {:.4}  success {:.3}  auxiliary {:.3}  grounding {:.3}  recognition {:.3}  {:.0} frames/s  {} left",
             mean.action,
             mean.confidence,
             mean.auxiliary,
             mean.grounding,
+            mean.recognition,
             window.rate(window.frames),
             indicatif::HumanDuration(Duration::from_secs_f64(left_s.max(0.0))),
         ));

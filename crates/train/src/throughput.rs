@@ -11,7 +11,7 @@ use crate::learner::{Labels, Learner, LossConfig};
 use crate::modules::{Batch, Episodes, Frames, PolicyModel, Texts};
 use crate::ops::loss::Target;
 use crate::optimiser::OptimiserConfig;
-use crate::{Parameters, Result};
+use crate::{Parameters, Result, TrainingHeads};
 
 /// Size of the measurement.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,8 @@ pub struct ThroughputConfig {
 /// When the configuration is not consistent.
 pub fn measure_throughput(config: &ModelConfig, size: ThroughputConfig) -> Result<Vec<f64>> {
     let n_auxiliary = 16;
-    let parameters = Parameters::new(config, &Weights::random(config, 0), n_auxiliary)?;
+    let parameters =
+        Parameters::new(config, &Weights::random(config, 0), TrainingHeads { n_auxiliary, recognition: false })?;
     let model = PolicyModel::new(config, n_auxiliary, size.lanes);
     let mut learner = Learner::new(model, parameters, LossConfig::default(), OptimiserConfig::default());
     let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -68,7 +69,12 @@ pub(crate) fn random_batch(
     let ids = (0..batch * n_word).map(|i| i * 7 % config.text.vocab_size).collect();
     let lengths: Arc<[usize]> = (0..batch).map(|i| n_word - i % 3).collect();
     let inputs = Batch {
-        frames: Frames { patches, instruction: (0..rows).map(|row| row / seq_len).collect(), pointers: [].into() },
+        frames: Frames {
+            patches,
+            instruction: (0..rows).map(|row| row / seq_len).collect(),
+            pointers: [].into(),
+            things: [].into(),
+        },
         texts: Texts { ids, lengths, n_word },
         episodes: Episodes { lengths: vec![seq_len; batch].into(), frame: (0..rows).collect(), state },
     };

@@ -9,13 +9,16 @@ use robomamba_policy::Image;
 use robomamba_train::{Metrics, Progress, RunOptions, TrainConfig, TrainError, run};
 
 const SIZE: usize = 32;
+/// Kind of a square.
+const KIND: f32 = 5.0;
 
 /// Records episodes in which a bright square moves and the action is the way to the centre.
 fn record(target: &Path, episodes: usize, camera: &str) {
-    let grounding = camera.replace(".images.", ".grounding.");
+    let [grounding, things] = [".grounding.", ".things."].map(|knowledge| camera.replace(".images.", knowledge));
     let features = Features::default()
         .with(camera, Feature::image(SIZE, SIZE))
         .with(&grounding, Feature::vector(["square_x", "square_y"]))
+        .with(&things, Feature::vector(["square_x", "square_y", "square_kind", "square_colour"]))
         .with("observation.state", Feature::vector(["x_m", "y_m"]))
         .with("observation.environment_state", Feature::vector(["distance_m"]))
         .with("action", Feature::vector(["dx", "dy"]))
@@ -34,6 +37,7 @@ fn record(target: &Path, episodes: usize, camera: &str) {
             let values = [
                 (camera, Value::Image(&square(row, column))),
                 (grounding.as_str(), Value::F32(&centre)),
+                (things.as_str(), Value::F32(&[centre[0], centre[1], KIND, (index % 2) as f32])),
                 ("observation.state", Value::F32(&[x, y])),
                 ("observation.environment_state", Value::F32(&[x.hypot(y)])),
                 ("action", Value::F32(&[-x, -y])),
@@ -238,6 +242,65 @@ fn a_query_learns_to_look_at_the_square() {
     config.out = dir.path().join("without");
     config.loss.grounding = 0.0;
     assert!(train(&config).iter().all(|metrics| metrics.losses.grounding == 0.0));
+}
+
+#[test]
+fn the_patches_learn_to_tell_the_square() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 8, "observation.images.top");
+    let mut config = config(dir.path(), "run", 80);
+    config.data[0].window = Some(2);
+    config.loss.recognition = 1.0;
+    let metrics = train(&config);
+    let (first, last) = (metrics[0].losses.recognition, metrics[79].losses.recognition);
+    // Eight classes alike cost ln 8; the kind is always the same, the colour depends on the row.
+    assert!((first - 8f32.ln()).abs() < 1e-3 && last < 0.5, "cross-entropy {first} -> {last}");
+    let weights = Checkpoint::load(&config.out.join("checkpoints/last/pretrained_model")).unwrap().weights;
+    assert!(weights.get("recognition.weight").is_err(), "a head of training is not exported");
+}
+
+#[test]
+fn knowledge_that_is_missing_or_unusable_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 2, "observation.images.top");
+    let column = "observation.things.top";
+    let expect = |expected: &[&str]| {
+        let mut config = config(dir.path(), "run", 2);
+        config.loss.recognition = 1.0;
+        assert_error(run(&config, &RunOptions { progress: Progress::Silent, ..RunOptions::default() }), expected);
+    };
+    let recorded = |names: &[&str], values: &[f32]| {
+        fs::remove_dir_all(dir.path().join("data")).unwrap();
+        let features = Features::default()
+            .with("observation.images.top", Feature::image(SIZE, SIZE))
+            .with(column, Feature::vector(names.iter().copied()))
+            .with("observation.state", Feature::vector(["x_m", "y_m"]))
+            .with("action", Feature::vector(["dx", "dy"]));
+        let recipe = serde_json::json!({});
+        let config = WriterConfig { features, fps: 20, robot_type: "square".into(), episodes: 1, recipe };
+        let writer = DatasetWriter::create(&dir.path().join("data"), config).unwrap();
+        let mut episode = writer.episode(0).unwrap();
+        let values = [
+            ("observation.images.top", Value::Image(&square(3, 4))),
+            (column, Value::F32(values)),
+            ("observation.state", Value::F32(&[0.0, 0.0])),
+            ("action", Value::F32(&[0.1, 0.2])),
+        ];
+        episode.add_frame(&Frame { task: "go", values: &values }).unwrap();
+        episode.save().unwrap();
+        writer.finalize().unwrap();
+    };
+    recorded(&["x", "y", "kind"], &[0.5, 0.5, 1.0]);
+    expect(&[column, "4 values per place", "found 3"]);
+    recorded(&["x", "y", "kind", "colour"], &[0.5, 0.5, 1.0, 8.0]);
+    expect(&["whole numbers from 0 to 7", "found 8"]);
+    recorded(&["x", "y", "kind", "colour"], &[0.5, 0.5, 0.5, 0.0]);
+    expect(&["whole numbers from 0 to 7", "found 0.5"]);
+    recorded(&["x", "y", "kind", "colour"], &[-1.0, -1.0, -1.0, -1.0]);
+    let mut without = config(dir.path(), "run", 2);
+    without.loss.grounding = 1.0;
+    let options = RunOptions { progress: Progress::Silent, ..RunOptions::default() };
+    assert_error(run(&without, &options), &["loss.grounding", "observation.grounding"]);
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl Show {
             progress.note(&format!(
                 "scene {}: nobody can tell whether that was done; on the table are {}",
                 scenario.seed,
-                environment.things()
+                environment.description()
             ));
         }
         Ok(Trace { is_scored, ..tracer.finish(result)? })

@@ -13,7 +13,7 @@ use robomamba_policy::{ActionChunk, Observation, Policy};
 use robomamba_runtime::{Format, Session};
 use robomamba_sim::{
     CAMERA, Difficulty, Environment, ExpertFrame, ExpertRollout, FPS, Family, Intent, NoiseConfig, Scenario, Split,
-    Tabletop, environment_state_spec, expert_rollout, grounding_spec, labelled_rollout,
+    Tabletop, environment_state_spec, expert_rollout, grounding_spec, labelled_rollout, things_spec,
 };
 use serde::Serialize;
 
@@ -238,6 +238,7 @@ fn add_frame(episode: &mut EpisodeWriter, frame: &ExpertFrame, seed: u64) -> Res
         (EXECUTED, Value::F32(&frame.executed)),
         (ENVIRONMENT_STATE, Value::F32(&frame.environment_state)),
         (GROUNDING, Value::F32(&frame.grounding)),
+        (THINGS, Value::F32(&frame.things)),
         (robomamba_data::SUCCESS, Value::Bool(frame.outcome.success())),
         (IS_DEMONSTRATION, Value::Bool(frame.is_demonstration)),
         (SEED, Value::Int(&[seed as i64])),
@@ -250,6 +251,8 @@ const EXECUTED: &str = "action.executed";
 const ENVIRONMENT_STATE: &str = "observation.environment_state";
 /// Of the camera [`CAMERA`].
 const GROUNDING: &str = "observation.grounding.top";
+/// Of the same camera.
+const THINGS: &str = "observation.things.top";
 /// Whether `action` is to be imitated.
 pub const IS_DEMONSTRATION: &str = "is_demonstration";
 /// Seed of the scenario.
@@ -267,6 +270,7 @@ impl Plan {
             .with(EXECUTED, Feature::vector(robot.action.names.clone()))
             .with(ENVIRONMENT_STATE, Feature::vector(environment_state_spec().names))
             .with(GROUNDING, Feature::vector(grounding_spec().names))
+            .with(THINGS, Feature::vector(things_spec().names))
             .with(robomamba_data::SUCCESS, Feature::scalar(robomamba_data::DType::Bool))
             .with(IS_DEMONSTRATION, Feature::scalar(robomamba_data::DType::Bool))
             .with(SEED, Feature::scalar(robomamba_data::DType::Int64));

@@ -8,9 +8,9 @@
 use std::ops::Range;
 
 use super::gemm::PANEL;
-use crate::Rows;
-use crate::parallel::SharedRows;
+use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
+use crate::{Kernels, Rows, RowsMut, Threads};
 
 /// Depth that one instruction takes.
 const GROUP: usize = 4;
@@ -65,6 +65,13 @@ fn scale_of(largest: f32) -> f32 {
     if largest > 0.0 { largest / LARGEST } else { 1.0 }
 }
 
+/// Rows that are quantised at a time.
+const ROWS: usize = 16;
+/// Fewer values than these are not worth a second thread.
+const PARALLEL_MIN: usize = 1 << 15;
+/// Rows of the highest tile; tiles may reach beyond the last row.
+const TILE_ROWS_MAX: usize = 12;
+
 /// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
 pub struct QuantisedRows {
@@ -81,11 +88,25 @@ impl QuantisedRows {
         self.data.capacity() + self.scales.capacity() * size_of::<f32>()
     }
 
-    /// Makes room for `rows` x `depth` values.
-    pub(super) fn resize(&mut self, rows: usize, depth: usize) {
+    /// Quantises `rows` rows of `depth` values.
+    pub(super) fn fill(&mut self, kernels: Kernels, (rows, depth): (usize, usize), x: Rows) {
+        self.resize(rows, depth);
+        let (data, scales) = (&mut self.data, &mut self.scales);
+        let data = SharedRows::new(RowsMut::new(data, self.stride));
+        let scales = SharedRows::new(RowsMut::new(scales, 1));
+        let threads = if rows * depth < PARALLEL_MIN { Threads::One } else { kernels.threads() };
+        for_each(threads, rows.div_ceil(ROWS), |piece| {
+            let rows = piece * ROWS..rows.min((piece + 1) * ROWS);
+            kernels.run(Quantise { x, rows, depth, stride: self.stride, data: &data, scales: &scales });
+        });
+    }
+
+    /// Makes room for `rows` x `depth` values and for the rows that the last tile reads beyond them.
+    fn resize(&mut self, rows: usize, depth: usize) {
         self.stride = depth.next_multiple_of(crate::simd::MAX_LANES);
-        if self.data.len() < rows * self.stride {
-            self.data.resize(rows * self.stride, 0);
+        let len = if rows == 1 { self.stride } else { (rows + TILE_ROWS_MAX - 1) * self.stride };
+        if self.data.len() < len {
+            self.data.resize(len, 0);
         }
         if self.scales.len() < rows {
             self.scales.resize(rows, 0.0);
@@ -97,12 +118,15 @@ impl QuantisedRows {
     }
 }
 
-/// Quantises `rows` rows of `x` into `to`, which has room for them.
-pub(super) struct Quantise<'a> {
-    pub(super) x: Rows<'a>,
-    pub(super) rows: usize,
-    pub(super) depth: usize,
-    pub(super) to: &'a mut QuantisedRows,
+/// Quantises the rows `rows` of `x`.
+struct Quantise<'a> {
+    x: Rows<'a>,
+    rows: Range<usize>,
+    depth: usize,
+    /// Bytes of a row of `data`.
+    stride: usize,
+    data: &'a SharedRows<'a, u8>,
+    scales: &'a SharedRows<'a>,
 }
 
 impl Op for Quantise<'_> {
@@ -110,8 +134,8 @@ impl Op for Quantise<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { x, rows, depth, to } = self;
-        for row in 0..rows {
+        let Self { x, rows, depth, stride, data, scales } = self;
+        for row in rows {
             let values = x.row(row, depth);
             let largest = values.chunks(S::LANES).fold(s.zero(), |largest, values| {
                 let magnitude = s.abs(s.load_partial(values));
@@ -119,8 +143,9 @@ impl Op for Quantise<'_> {
             });
             let scale = scale_of(s.reduce_max(largest));
             let inverse = s.splat(scale.recip());
-            to.scales[row] = scale;
-            let bytes = &mut to.data[row * to.stride..][..to.stride];
+            // Safety: every piece has rows of its own.
+            let (bytes, to) = unsafe { (data.part(row, 0..stride), scales.part(row, 0..1)) };
+            to[0] = scale;
             for (values, bytes) in values.chunks(S::LANES).zip(bytes.chunks_exact_mut(S::LANES)) {
                 s.store_bytes(s.mul(s.load_partial(values), inverse), bytes);
             }
@@ -147,21 +172,23 @@ impl Op for Int8Product<'_> {
     fn run<S: Simd>(self, s: S) {
         for panel in self.panels.clone() {
             let mut row = 0;
+            // A tile costs what its rows cost, so the lowest that holds what is left is the best, even if it reaches
+            // beyond the last row.
             while row < self.rows {
                 let left = self.rows - row;
-                if S::TILE_ROWS >= 12 && left >= 12 {
-                    self.strips::<S, 12>(s, row, panel);
-                    row += 12;
-                } else if S::TILE_ROWS >= 6 && left >= 6 {
-                    self.strips::<S, 6>(s, row, panel);
-                    row += 6;
-                } else if left >= 4 {
-                    self.strips::<S, 4>(s, row, panel);
-                    row += 4;
-                } else {
+                row += if left == 1 {
                     self.strips::<S, 1>(s, row, panel);
-                    row += 1;
-                }
+                    1
+                } else if left <= 4 || S::TILE_ROWS < 6 {
+                    self.strips::<S, 4>(s, row, panel);
+                    4
+                } else if left <= 6 || S::TILE_ROWS < TILE_ROWS_MAX {
+                    self.strips::<S, 6>(s, row, panel);
+                    6
+                } else {
+                    self.strips::<S, TILE_ROWS_MAX>(s, row, panel);
+                    TILE_ROWS_MAX
+                };
             }
         }
     }
@@ -209,7 +236,7 @@ impl Int8Product<'_> {
             let column_sums = s.load_i32(&self.weights.sums[first..]);
             let scales = s.load(&self.weights.scales[first..]);
             let bias = self.bias.map_or(s.zero(), |bias| s.load_partial(&bias[columns.clone()]));
-            for (r, sums) in sums.iter().enumerate() {
+            for (r, sums) in sums.iter().enumerate().take(self.rows - row) {
                 let scale = s.mul(scales, s.splat(self.x.scales[row + r]));
                 let y = s.fma(s.unbiased(sums[half], column_sums), scale, bias);
                 // Safety: every piece of the product has columns of its own.

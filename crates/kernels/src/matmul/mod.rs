@@ -8,12 +8,13 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+use crate::activation::{self, Activation};
 use crate::error::check_len;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
 use crate::{KernelError, Kernels, Rows, RowsMut, Threads};
 use gemm::{Element, Left, Output, PANEL, Right};
-use int8::{Int8Panels, Int8Product, Quantise};
+use int8::{Int8Panels, Int8Product};
 
 pub use int8::QuantisedRows;
 
@@ -62,6 +63,7 @@ impl FromStr for Format {
 pub struct PackedMatrix {
     panels: Panels,
     bias: Option<Vec<f32>>,
+    activation: Option<Activation>,
     n_out: usize,
     n_in: usize,
 }
@@ -92,7 +94,13 @@ impl PackedMatrix {
             Format::Bf16 => Panels::Bf16(packed(rows(), n_in, 0)),
             Format::Int8 => Panels::Int8(Int8Panels::new(rows(), n_in)),
         };
-        Ok(Self { panels, bias: bias.map(<[f32]>::to_vec), n_out, n_in })
+        Ok(Self { panels, bias: bias.map(<[f32]>::to_vec), activation: None, n_out, n_in })
+    }
+
+    /// The same matrix with a function that is applied to every output while it is still in cache:
+    /// `y = f(x W^T + bias)`.
+    pub fn activated(self, activation: Activation) -> Self {
+        Self { activation: Some(activation), ..self }
     }
 
     /// How the weights are stored.
@@ -124,7 +132,7 @@ impl PackedMatrix {
         weights + self.bias.as_ref().map_or(0, Vec::len) * size_of::<f32>()
     }
 
-    /// `y = x W^T + bias` for `rows` rows: `x` `[rows, n_in]`, `y` `[rows, n_out]`.
+    /// `y = x W^T + bias`, activated if so wanted, for `rows` rows: `x` `[rows, n_in]`, `y` `[rows, n_out]`.
     ///
     /// A single row streams every weight exactly once. With one thread nothing is allocated once `quantised` has
     /// grown to the largest product; only [`Format::Int8`] uses it.
@@ -147,10 +155,9 @@ impl PackedMatrix {
             Panels::F32(panels) => self.apply_floats(kernels, (rows, x), &y, Right { panels, columns }),
             Panels::Bf16(panels) => self.apply_floats(kernels, (rows, x), &y, Right { panels, columns }),
             Panels::Int8(weights) => {
-                quantised.resize(rows, self.n_in);
-                kernels.run(Quantise { x, rows, depth: self.n_in, to: quantised });
+                quantised.fill(kernels, (rows, self.n_in), x);
                 let (x, bias, depth) = (&*quantised, self.bias.as_deref(), self.n_in);
-                self.in_pieces(kernels, rows, |panels| {
+                self.in_pieces(kernels, rows, &y, |panels| {
                     kernels.run(Int8Product { x, rows, depth, weights, bias, columns, y: &y, panels });
                 });
             }
@@ -167,14 +174,24 @@ impl PackedMatrix {
     ) {
         let left = Left { data: x.data, rows, depth: self.n_in, row_stride: x.stride, depth_stride: 1 };
         let bias = self.bias.as_deref();
-        self.in_pieces(kernels, rows, |panels| kernels.run(Apply { left, right, bias, y, panels }));
+        self.in_pieces(kernels, rows, y, |panels| kernels.run(Apply { left, right, bias, y, panels }));
     }
 
-    /// Calls `work` with the panels of each piece, on the threads of `kernels`.
-    fn in_pieces(&self, kernels: Kernels, rows: usize, work: impl Fn(Range<usize>) + Send + Sync) {
+    /// Calls `work` with the panels of each piece, on the threads of `kernels`, and activates what it wrote to `y`.
+    fn in_pieces(&self, kernels: Kernels, rows: usize, y: &SharedRows, work: impl Fn(Range<usize>) + Send + Sync) {
         let panels = self.n_out.div_ceil(PANEL);
         let pieces = self.pieces(kernels, rows);
-        for_each(kernels.threads(), pieces, |piece| work(piece * panels / pieces..(piece + 1) * panels / pieces));
+        for_each(kernels.threads(), pieces, |piece| {
+            let panels = piece * panels / pieces..(piece + 1) * panels / pieces;
+            let columns = panels.start * PANEL..self.n_out.min(panels.end * PANEL);
+            work(panels);
+            let Some(activation) = self.activation else { return };
+            for row in 0..rows {
+                // Safety: every piece has columns of its own.
+                let y = unsafe { y.part(row, columns.clone()) };
+                activation::apply(kernels.with_threads(Threads::One), activation, y);
+            }
+        });
     }
 
     /// In how many pieces the outputs are cut for the threads.

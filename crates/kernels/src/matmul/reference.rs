@@ -1,10 +1,11 @@
 //! The product as its definition says.
 
 use super::{Format, PackedMatrix};
+use crate::activation::reference as activation;
 use crate::{Rows, RowsMut};
 
 /// `y = x W^T + bias`, summed in f64, with the weights as they are stored and, for [`Format::Int8`], the rows of `x`
-/// rounded to multiples of `max |x| / 127`; see [`PackedMatrix::apply`]. Arguments must fit the shape.
+/// rounded to multiples of `max |x| / 127`, and activated; see [`PackedMatrix::apply`]. Arguments must fit the shape.
 pub fn apply(matrix: &PackedMatrix, rows: usize, x: Rows, mut y: RowsMut) {
     for row in 0..rows {
         let x = x.row(row, matrix.n_in);
@@ -17,7 +18,8 @@ pub fn apply(matrix: &PackedMatrix, rows: usize, x: Rows, mut y: RowsMut) {
         for (out, y) in y.row(row, matrix.n_out).iter_mut().enumerate() {
             let bias = matrix.bias.as_ref().map_or(0.0, |bias| bias[out].into());
             let terms = x.iter().enumerate().map(|(k, &x)| rounded(x) * f64::from(matrix.at(out, k)));
-            *y = terms.fold(bias, |sum, term| sum + term) as f32;
+            let sum: f64 = terms.fold(bias, |sum, term| sum + term);
+            *y = matrix.activation.map_or(sum, |activation| activation::apply(activation, sum)) as f32;
         }
     }
 }

@@ -8,6 +8,7 @@ use robomamba_model::{BackboneConfig, ModelConfig};
 use super::{SequenceState, connector, heads, linear, mamba, text, transformer, vision};
 use crate::ops::encoder::VisionEncoder;
 use crate::ops::grounding::Pointer;
+use crate::ops::recognition::{Thing, recognition};
 use crate::ops::rows::gather;
 use crate::ops::{self};
 use crate::parameters::Leaves;
@@ -21,6 +22,8 @@ pub(crate) struct Frames {
     pub instruction: Arc<[usize]>,
     /// Where the connector's queries are to look; none without a grounding loss.
     pub pointers: Arc<[Pointer]>,
+    /// What the patch tokens are to tell; none without a recognition loss.
+    pub things: Arc<[Thing]>,
 }
 
 /// The distinct instructions of a batch.
@@ -66,8 +69,18 @@ pub(crate) struct Outputs {
     pub auxiliary: Option<Tensor<2>>,
     /// Cross-entropy of the connector's attention `[1]`, if the batch says where to look.
     pub grounding: Option<Tensor<1>>,
+    /// Cross-entropy of what the patch tokens tell `[1]`, if the batch says what there is to see.
+    pub recognition: Option<Tensor<1>>,
     /// State after the last step of each episode; empty for the Transformer.
     pub last: Vec<SequenceState>,
+}
+
+/// What encoders and connector make of a batch.
+struct Fused {
+    /// The token of every step, `[rows, d_model]`.
+    tokens: Tensor<2>,
+    grounding: Option<Tensor<1>>,
+    recognition: Option<Tensor<1>>,
 }
 
 /// The differentiable model; its parameters come with every call.
@@ -88,7 +101,7 @@ impl PolicyModel {
     pub(crate) fn forward(&self, leaves: &Leaves, batch: Batch, initial: &[Option<SequenceState>]) -> Outputs {
         let config = &self.config;
         let lengths = Arc::clone(&batch.episodes.lengths);
-        let (tokens, grounding) = self.tokens(leaves, batch);
+        let Fused { tokens, grounding, recognition } = self.tokens(leaves, batch);
         let trunk = leaves.under("backbone");
         let (hidden, last) = match &config.backbone {
             BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, &lengths, tokens, initial),
@@ -101,18 +114,24 @@ impl PolicyModel {
             confidence: heads::confidence(&leaves.under("head.confidence"), &hidden),
             auxiliary: (self.n_auxiliary > 0).then(|| linear(&leaves.root(), "auxiliary", &hidden)),
             grounding,
+            recognition,
             last,
         }
     }
 
-    /// The token of every step, `[rows, d_model]`, and the grounding loss.
-    fn tokens(&self, leaves: &Leaves, mut batch: Batch) -> (Tensor<2>, Option<Tensor<1>>) {
+    /// The token of every step and the losses on the way to it.
+    fn tokens(&self, leaves: &Leaves, mut batch: Batch) -> Fused {
         let config = &self.config;
         let patch_dim = config.vision.patch_dim();
         let patches = std::mem::take(&mut batch.frames.patches);
         let n_patch = patches.len() / patch_dim;
         let patches = ops::constant(patches, [n_patch, patch_dim]);
         let seen = vision::forward(&self.vision, &leaves.under("vision"), ops::input(&patches));
+        let recognition = (!batch.frames.things.is_empty()).then(|| {
+            let head = leaves.under("recognition");
+            let inputs = [ops::input(&seen), head.input("weight"), head.input("bias")];
+            recognition(Arc::clone(&batch.frames.things), inputs)
+        });
         let words = text::forward(&config.text, &leaves.under("text"), &batch.texts);
         let scope = leaves.under("connector");
         let (fused, grounding) = connector::forward(config, &scope, (&batch.frames, &seen), (&batch.texts, &words));
@@ -122,6 +141,6 @@ impl PolicyModel {
         let state = batch.episodes.state;
         let n_step = state.len() / state_dim;
         let state = ops::constant(state, [n_step, state_dim]);
-        (steps + connector::state(&scope, &state), grounding)
+        Fused { tokens: steps + connector::state(&scope, &state), grounding, recognition }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod loss;
 pub(crate) mod mixer;
 pub(crate) mod norm;
 pub(crate) mod pointwise;
+pub(crate) mod recognition;
 pub(crate) mod rows;
 
 use std::fmt::Debug;

@@ -7,7 +7,7 @@ use robomamba_model::{BackboneConfig, ModelConfig, Preset, Weights};
 use super::gradients::features;
 use crate::modules::{Batch, Episodes, Frames, PolicyModel, SequenceState};
 use crate::throughput::random_batch;
-use crate::{Parameters, ops};
+use crate::{Parameters, TrainingHeads, ops};
 
 const TOLERANCE: f32 = 2e-5;
 
@@ -20,6 +20,7 @@ fn part(config: &ModelConfig, whole: &Batch, (from, to): (usize, usize), lengths
             patches: whole.frames.patches[from * frame_len..to * frame_len].to_vec(),
             instruction: whole.frames.instruction[from..to].into(),
             pointers: [].into(),
+            things: [].into(),
         },
         texts: whole.texts.clone(),
         episodes: Episodes {
@@ -40,7 +41,7 @@ struct Setup {
 impl Setup {
     fn new(config: ModelConfig) -> Self {
         let (whole, _) = random_batch(&config, (2, 6), 0, &mut ChaCha8Rng::seed_from_u64(2));
-        let parameters = Parameters::new(&config, &Weights::random(&config, 1), 0).unwrap();
+        let parameters = Parameters::new(&config, &Weights::random(&config, 1), TrainingHeads::default()).unwrap();
         Self { model: PolicyModel::new(&config, 0, 2), parameters, whole, config }
     }
 

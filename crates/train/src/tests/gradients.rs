@@ -8,8 +8,9 @@ use robomamba_policy::{CameraSpec, FeatureSpec, VectorSpec};
 use crate::learner::{Learner, LossConfig};
 use crate::modules::PolicyModel;
 use crate::ops::grounding::Pointer;
+use crate::ops::recognition::Thing;
 use crate::throughput::random_batch;
-use crate::{OptimiserConfig, Parameters};
+use crate::{OptimiserConfig, Parameters, TrainingHeads};
 
 const N_AUXILIARY: usize = 3;
 
@@ -25,12 +26,13 @@ pub(super) fn features(n_camera: usize) -> FeatureSpec {
 
 /// A small model whose parameters are all away from their special initial values, so that every one matters.
 fn learner(config: &ModelConfig) -> Learner {
-    let mut parameters = Parameters::new(config, &Weights::random(config, 3), N_AUXILIARY).unwrap();
+    let heads = TrainingHeads { n_auxiliary: N_AUXILIARY, recognition: true };
+    let mut parameters = Parameters::new(config, &Weights::random(config, 3), heads).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     for value in parameters.list.iter_mut().flat_map(|parameter| &mut parameter.values) {
         *value += rng.random_range(-0.15..0.15);
     }
-    let loss = LossConfig { action_beta: 100.0, confidence: 1.0, auxiliary: 1.0, grounding: 1.0 };
+    let loss = LossConfig { action_beta: 100.0, confidence: 1.0, auxiliary: 1.0, grounding: 1.0, recognition: 1.0 };
     Learner::new(PolicyModel::new(config, N_AUXILIARY, 2), parameters, loss, OptimiserConfig::default())
 }
 
@@ -50,13 +52,15 @@ fn every_gradient_agrees_with_central_differences() {
 fn check(config: &ModelConfig) {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let (mut batch, mut labels) = random_batch(config, (3, 5), N_AUXILIARY, &mut rng);
-    let grid = config.vision.image_size / config.vision.patch_size;
+    let grid = config.vision.grid();
     let last_camera = (config.features.cameras.len() - 1) * config.vision.n_patch();
     let pointer = |frame: usize| {
         let point = [0.3 + 0.02 * frame as f32, 0.9 - 0.05 * frame as f32];
         Pointer::at(frame, frame % config.connector.n_query, point, grid, last_camera * (frame % 2))
     };
     batch.frames.pointers = (0..12).map(pointer).collect();
+    let thing = |image: usize| Thing::at(image, [0.8 - 0.06 * image as f32, 0.35], grid, [image % 8, (3 * image) % 8]);
+    batch.frames.things = (0..12).map(thing).collect();
     // A quadratic loss of a hundred times the weight is as large as a plain one.
     labels.actions.weights = labels.actions.weights.iter().map(|w| w * 100.0).collect();
     let mut learner = learner(config);

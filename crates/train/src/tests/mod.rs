@@ -6,4 +6,5 @@ mod grounding;
 mod losses;
 mod parity;
 mod planning;
+mod recognition;
 mod stock;

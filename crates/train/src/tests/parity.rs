@@ -9,7 +9,7 @@ use robomamba_policy::{ActionChunk, CameraSpec, FeatureSpec, Image, Observation,
 use robomamba_runtime::{Format, Model, RuntimeOptions, Session};
 
 use crate::modules::{Batch, Episodes, Frames, PolicyModel, Texts};
-use crate::{Parameters, ops};
+use crate::{Parameters, TrainingHeads, ops};
 
 const TOLERANCE: f32 = 1e-4;
 const INSTRUCTIONS: [&str; 2] = ["move to the red disc", "push the blue square into the green zone, then stop"];
@@ -76,6 +76,7 @@ fn batch(checkpoint: &Checkpoint, episodes: &[Vec<Observation>]) -> Batch {
             patches,
             instruction: episodes.iter().enumerate().flat_map(|(i, episode)| vec![i; episode.len()]).collect(),
             pointers: [].into(),
+            things: [].into(),
         },
         texts: Texts {
             ids: tokens.iter().flat_map(padded).collect(),
@@ -98,7 +99,7 @@ fn check(config: ModelConfig, lengths: &[usize]) {
     let episodes: Vec<_> =
         lengths.iter().zip(INSTRUCTIONS).map(|(&n, text)| observations(&config.features, text, n, &mut rng)).collect();
 
-    let parameters = Parameters::new(config, &checkpoint.weights, 0).unwrap();
+    let parameters = Parameters::new(config, &checkpoint.weights, TrainingHeads::default()).unwrap();
     let leaves = parameters.leaves();
     let outputs = PolicyModel::new(config, 0, 2).forward(&leaves, batch(&checkpoint, &episodes), &[]);
     let (actions, logits) = (ops::values(outputs.actions), ops::values(outputs.confidence));
