@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -16,6 +17,10 @@ use robomamba_data::{Dataset, DatasetWriter, check};
 const EPISODES: usize = 12;
 /// Set in the process that is going to be killed: where it records.
 const CHILD: &str = "ROBOMAMBA_TEST_RECORD_INTO";
+
+/// Held by a test that starts processes: between its fork and its exec, a new process holds every lock that a writer of
+/// another test has, even after that writer is gone.
+static STARTS_PROCESSES: Mutex<()> = Mutex::new(());
 
 /// Not a test of its own: what the killed process runs.
 #[test]
@@ -47,6 +52,7 @@ fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn killed_at_any_time_it_ends_in_the_same_bytes() {
+    let _alone = STARTS_PROCESSES.lock();
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
     record_all(&whole, EPISODES).unwrap();
@@ -101,6 +107,7 @@ impl Drop for Disk {
 
 #[test]
 fn a_full_disk_is_named_and_nothing_half_written_stays() {
+    let _alone = STARTS_PROCESSES.lock();
     let mut full_at = Vec::new();
     // From a disk on which not even the settings fit to one that is full only while the data set is put together.
     for kib in (4..).step_by(12) {

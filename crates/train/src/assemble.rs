@@ -34,6 +34,8 @@ pub(crate) struct Assembler {
     pub points: bool,
     /// Whether the patch tokens are told what they show.
     pub shows: bool,
+    /// Coordinates that the token of a frame is to tell.
+    pub n_pointing: usize,
     pub seed: u64,
 }
 
@@ -82,6 +84,7 @@ impl Assembler {
         let (n_frame, n_step) = (frames.instruction.len(), frame_of_step.len());
         let texts = words.into_texts(&self.tokens);
         let lengths = plan.iter().map(|segment| segment.len).collect();
+        let pointing = frames.pointing.finish();
         let frames = Frames {
             patches: frames.patches,
             instruction: frames.instruction.into(),
@@ -89,7 +92,8 @@ impl Assembler {
             things: frames.things.into(),
         };
         let episodes = Episodes { lengths, frame: frame_of_step.into(), state };
-        Ok(Ready { batch: Batch { frames, texts, episodes }, labels: labels.finish(), n_frame, n_step })
+        let labels = labels.finish(pointing);
+        Ok(Ready { batch: Batch { frames, texts, episodes }, labels, n_frame, n_step })
     }
 
     fn recorded(&self, segment: &Segment) -> &Recorded {
@@ -156,6 +160,7 @@ struct FrameBuilder<'a> {
     instruction: Vec<usize>,
     pointers: Vec<Pointer>,
     things: Vec<Thing>,
+    pointing: Collected,
 }
 
 impl<'a> FrameBuilder<'a> {
@@ -168,6 +173,7 @@ impl<'a> FrameBuilder<'a> {
             instruction: Vec::new(),
             pointers: Vec::new(),
             things: Vec::new(),
+            pointing: Collected::default(),
         }
     }
 
@@ -192,6 +198,7 @@ impl<'a> FrameBuilder<'a> {
                 if self.assembler.shows {
                     self.show(recorded, step, look);
                 }
+                self.locate(recorded, step, look);
                 self.instruction.push(words.place(recorded.instruction[step]));
             }
             frame_of_step.push(self.instruction.len() - 1);
@@ -209,6 +216,24 @@ impl<'a> FrameBuilder<'a> {
                 self.pointers.push(Pointer::at(frame, query, point, config.vision.grid(), places.camera * n_patch));
             }
         }
+    }
+
+    /// Says where the places are that the token of the frame that is about to be added is to tell.
+    fn locate(&mut self, recorded: &Recorded, step: usize, look: &Look) {
+        let n = self.assembler.n_pointing;
+        let (mut values, mut weights) = (vec![0.0; n], vec![0.0; n]);
+        let mut first = 0;
+        for places in recorded.grounding.iter().filter(|_| n > 0) {
+            for (i, point) in places.of_step(step) {
+                let at = first + 2 * i..first + 2 * i + 2;
+                let point = look.place(point, &self.assembler.config.features.cameras[places.camera]);
+                values[at.clone()].copy_from_slice(&point.map(|fraction| 2.0 * fraction - 1.0));
+                weights[at].fill(1.0);
+            }
+            first += 2 * places.n_place;
+        }
+        self.pointing.values.extend(values);
+        self.pointing.weights.extend(weights);
     }
 
     /// Tells the patch tokens of the frame that is about to be added what they show.
@@ -327,8 +352,9 @@ impl LabelBuilder {
         }
     }
 
-    fn finish(self) -> Labels {
+    fn finish(self, pointing: Target) -> Labels {
         Labels {
+            pointing,
             actions: self.actions.finish(),
             confidence: self.confidence.finish(),
             auxiliary: self.auxiliary.finish(),

@@ -123,6 +123,14 @@ impl Corpus {
         self.sources.iter().any(|source| source.episodes.iter().any(|episode| !episode.grounding.is_empty()))
     }
 
+    /// Coordinates that the data sets know of the places in a frame that an instruction speaks of: x and y of every
+    /// point of every camera.
+    pub(crate) fn n_pointing(&self) -> usize {
+        let episodes = self.sources.iter().flat_map(|source| source.episodes.iter());
+        let points = |episode: &Recorded| episode.grounding.iter().map(|places| 2 * places.n_place).sum();
+        episodes.map(points).max().unwrap_or(0)
+    }
+
     /// Whether some data set knows what lies where.
     pub(crate) fn knows_things(&self) -> bool {
         self.sources.iter().any(|source| source.episodes.iter().any(|episode| !episode.things.is_empty()))
@@ -207,7 +215,7 @@ fn places<const N: usize>(config: &DataConfig, episode: &Episode, knowledge: &st
         let values = episode.f32(&name).map_err(|source| at(config, source))?;
         let (list, rest) = values.as_chunks();
         let width = values.len() / episode.len();
-        if !rest.is_empty() || width % N != 0 {
+        if !rest.is_empty() || !width.is_multiple_of(N) {
             let reason = format!("`{name}` must have {N} values per place, found {width} in all; record the data anew");
             return Err(TrainError::Data { path: config.path.clone(), reason });
         }

@@ -24,11 +24,14 @@ pub struct LossConfig {
     /// Weight of the cross-entropy of a linear classifier on the patch tokens, which only training has, where the data
     /// knows what lies where; 0 does without.
     pub recognition: f32,
+    /// Weight of the regression of the places that an instruction speaks of from the token of a frame alone, where the
+    /// data knows them, so that the trunk need not remember what is to be seen; 0 does without.
+    pub pointing: f32,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { action_beta: 0.02, confidence: 0.05, auxiliary: 0.2, grounding: 0.0, recognition: 0.0 }
+        Self { action_beta: 0.02, confidence: 0.05, auxiliary: 0.2, grounding: 0.0, recognition: 0.0, pointing: 0.0 }
     }
 }
 
@@ -42,6 +45,8 @@ pub(crate) struct Labels {
     pub confidence: Target,
     /// Normalised privileged state, `[rows, n_auxiliary]`.
     pub auxiliary: Target,
+    /// Places in `[-1, 1]` of the picture, `[n_frame, n_pointing]`.
+    pub pointing: Target,
 }
 
 /// Losses of one step, as logged.
@@ -61,6 +66,9 @@ pub struct Losses {
     /// Cross-entropy of what the patch tokens tell.
     #[serde(default)]
     pub recognition: f32,
+    /// Loss of the named places' regression.
+    #[serde(default)]
+    pub pointing: f32,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f32,
 }
@@ -75,6 +83,7 @@ impl Losses {
             auxiliary: f(self.auxiliary, other.auxiliary),
             grounding: f(self.grounding, other.grounding),
             recognition: f(self.recognition, other.recognition),
+            pointing: f(self.pointing, other.pointing),
             gradient_norm: f(self.gradient_norm, other.gradient_norm),
         }
     }
@@ -135,6 +144,7 @@ impl Learner {
         let action = smooth_l1(ops::input(&outputs.actions), labels.actions.clone(), self.loss.action_beta);
         let confidence = bce_with_logits(ops::input(&outputs.confidence), labels.confidence.clone());
         let auxiliary = outputs.auxiliary.map(|x| smooth_l1(ops::input(&x), labels.auxiliary.clone(), AUXILIARY_BETA));
+        let pointing = outputs.pointing.map(|x| smooth_l1(ops::input(&x), labels.pointing.clone(), POINTING_BETA));
         let read = |loss: &burn::tensor::Tensor<1>| ops::values(loss.clone())[0];
         let mut losses = Losses {
             action: read(&action),
@@ -142,6 +152,7 @@ impl Learner {
             auxiliary: auxiliary.as_ref().map_or(0.0, read),
             grounding: outputs.grounding.as_ref().map_or(0.0, read),
             recognition: outputs.recognition.as_ref().map_or(0.0, read),
+            pointing: pointing.as_ref().map_or(0.0, read),
             ..Losses::default()
         };
         let mut total = action + confidence * self.loss.confidence;
@@ -154,6 +165,9 @@ impl Learner {
         if let Some(recognition) = outputs.recognition {
             total = total + recognition * self.loss.recognition;
         }
+        if let Some(pointing) = pointing {
+            total = total + pointing * self.loss.pointing;
+        }
         losses.total = read(&total);
         if !losses.total.is_finite() {
             let (step, learning_rate) = (self.state.step, self.optimiser.learning_rate);
@@ -163,6 +177,9 @@ impl Learner {
         Ok((losses, gradients, outputs.last))
     }
 }
+
+/// Transition of the pointing loss from quadratic to linear: two hundredths of a picture's width.
+const POINTING_BETA: f32 = 0.04;
 
 /// Transition of the auxiliary loss from quadratic to linear, in standard deviations.
 const AUXILIARY_BETA: f32 = 0.1;

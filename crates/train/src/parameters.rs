@@ -16,6 +16,9 @@ pub(crate) const AUXILIARY_BIAS: &str = "auxiliary.bias";
 /// Names of the classifier of patch tokens, another such addition.
 pub(crate) const RECOGNITION: [&str; 2] = ["recognition.weight", "recognition.bias"];
 
+/// Names of the head that reads the named places off the token of a frame, another.
+pub(crate) const POINTING: [&str; 2] = ["pointing.weight", "pointing.bias"];
+
 /// What training adds to the model's parameters and never exports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrainingHeads {
@@ -23,6 +26,8 @@ pub struct TrainingHeads {
     pub n_auxiliary: usize,
     /// Whether there is a classifier of patch tokens.
     pub recognition: bool,
+    /// Outputs of the head that reads the named places off the token of a frame; 0 for none.
+    pub n_pointing: usize,
 }
 
 /// One trained tensor.
@@ -61,12 +66,12 @@ impl Parameters {
     pub fn new(config: &ModelConfig, weights: &Weights, heads: TrainingHeads) -> Result<Self> {
         let specs = param_specs(config);
         weights.check(&specs)?;
-        let mut list = Vec::with_capacity(specs.len() + 4);
+        let mut list = Vec::with_capacity(specs.len() + 6);
         for spec in specs {
             let values = weights.get(&spec.name)?.to_vec();
             list.push(Parameter { spec, values, frozen: false });
         }
-        let TrainingHeads { n_auxiliary, recognition } = heads;
+        let TrainingHeads { n_auxiliary, recognition, n_pointing } = heads;
         if n_auxiliary > 0 {
             list.push(zeros(AUXILIARY_WEIGHT, vec![n_auxiliary, config.backbone.d_model()], Part::Heads));
             list.push(zeros(AUXILIARY_BIAS, vec![n_auxiliary], Part::Heads));
@@ -74,6 +79,10 @@ impl Parameters {
         if recognition {
             list.push(zeros(RECOGNITION[0], vec![OUTPUTS, config.vision.hidden_size], Part::Vision));
             list.push(zeros(RECOGNITION[1], vec![OUTPUTS], Part::Vision));
+        }
+        if n_pointing > 0 {
+            list.push(zeros(POINTING[0], vec![n_pointing, config.backbone.d_model()], Part::Connector));
+            list.push(zeros(POINTING[1], vec![n_pointing], Part::Connector));
         }
         Ok(Self { list })
     }
@@ -133,7 +142,7 @@ impl Parameters {
 }
 
 fn is_added(name: &str) -> bool {
-    [AUXILIARY_WEIGHT, AUXILIARY_BIAS].contains(&name) || RECOGNITION.contains(&name)
+    [AUXILIARY_WEIGHT, AUXILIARY_BIAS].contains(&name) || RECOGNITION.contains(&name) || POINTING.contains(&name)
 }
 
 fn zeros(name: &str, shape: Vec<usize>, part: Part) -> Parameter {

@@ -81,21 +81,16 @@ struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     fn new(config: &'a TrainConfig) -> Result<Self> {
         let corpus = Corpus::load(&config.data, config.normalisation)?;
-        if config.loss.grounding > 0.0 && !corpus.is_grounded() {
-            let expected = "0 for data without `observation.grounding.*`".into();
-            return Err(TrainError::Setting {
-                field: "loss.grounding",
-                expected,
-                found: config.loss.grounding.to_string(),
-            });
-        }
-        if config.loss.recognition > 0.0 && !corpus.knows_things() {
-            let expected = "0 for data without `observation.things.*`".into();
-            return Err(TrainError::Setting {
-                field: "loss.recognition",
-                expected,
-                found: config.loss.recognition.to_string(),
-            });
+        let loss = &config.loss;
+        for (field, weight, known, column) in [
+            ("loss.grounding", loss.grounding, corpus.is_grounded(), "grounding"),
+            ("loss.pointing", loss.pointing, corpus.is_grounded(), "grounding"),
+            ("loss.recognition", loss.recognition, corpus.knows_things(), "things"),
+        ] {
+            if weight > 0.0 && !known {
+                let expected = format!("0 for data without `observation.{column}.*`");
+                return Err(TrainError::Setting { field, expected, found: weight.to_string() });
+            }
         }
         let checkpoints = Checkpoints::of(&config.out);
         let last = checkpoints.last();
@@ -104,11 +99,15 @@ impl<'a> Trainer<'a> {
             None => Start::new(config, &corpus)?,
         };
         let n_auxiliary = if config.loss.auxiliary > 0.0 { corpus.n_environment() } else { 0 };
-        let heads = TrainingHeads { n_auxiliary, recognition: config.loss.recognition > 0.0 };
+        let heads = TrainingHeads {
+            n_auxiliary,
+            recognition: config.loss.recognition > 0.0,
+            n_pointing: if config.loss.pointing > 0.0 { corpus.n_pointing() } else { 0 },
+        };
         let mut parameters = Parameters::new(&start.model, &start.weights, heads)?;
         parameters.freeze(&config.frozen)?;
         let resumed = last.map(|last| restore(&last, &mut parameters)).transpose()?;
-        let policy = PolicyModel::new(&start.model, n_auxiliary, config.threads);
+        let policy = PolicyModel::new(&start.model, heads, config.threads);
         let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone());
         let mut position = Position { seed: config.seed, ..Position::default() };
         let mut carried = Vec::new();
@@ -125,6 +124,7 @@ impl<'a> Trainer<'a> {
             stats: start.stats,
             points: config.loss.grounding > 0.0,
             shows: config.loss.recognition > 0.0,
+            n_pointing: heads.n_pointing,
             seed: position.seed,
         };
         Ok(Self {
@@ -232,12 +232,13 @@ impl<'a> Trainer<'a> {
         let mean = window.mean();
         bar.set_position((done * 1000.0) as u64);
         bar.set_message(format!(
-            "step {step}  action {:.4}  success {:.3}  auxiliary {:.3}  grounding {:.3}  recognition {:.3}  {:.0} frames/s  {} left",
+            "step {step}  action {:.4}  success {:.3}  auxiliary {:.3}  grounding {:.3}  recognition {:.3}  pointing {:.3}  {:.0} frames/s  {} left",
             mean.action,
             mean.confidence,
             mean.auxiliary,
             mean.grounding,
             mean.recognition,
+            mean.pointing,
             window.rate(window.frames),
             indicatif::HumanDuration(Duration::from_secs_f64(left_s.max(0.0))),
         ));

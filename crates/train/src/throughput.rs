@@ -31,13 +31,12 @@ pub struct ThroughputConfig {
 /// # Errors
 /// When the configuration is not consistent.
 pub fn measure_throughput(config: &ModelConfig, size: ThroughputConfig) -> Result<Vec<f64>> {
-    let n_auxiliary = 16;
-    let parameters =
-        Parameters::new(config, &Weights::random(config, 0), TrainingHeads { n_auxiliary, recognition: false })?;
-    let model = PolicyModel::new(config, n_auxiliary, size.lanes);
+    let heads = TrainingHeads { n_auxiliary: 16, ..TrainingHeads::default() };
+    let parameters = Parameters::new(config, &Weights::random(config, 0), heads)?;
+    let model = PolicyModel::new(config, heads, size.lanes);
     let mut learner = Learner::new(model, parameters, LossConfig::default(), OptimiserConfig::default());
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let (batch, labels) = random_batch(config, (size.n_episode, size.n_step), n_auxiliary, &mut rng);
+    let (batch, labels) = random_batch(config, (size.n_episode, size.n_step), heads, &mut rng);
     let mut rates = Vec::new();
     for _ in 0..=size.n_repeat {
         let start = Instant::now();
@@ -51,7 +50,7 @@ pub fn measure_throughput(config: &ModelConfig, size: ThroughputConfig) -> Resul
 pub(crate) fn random_batch(
     config: &ModelConfig,
     (batch, seq_len): (usize, usize),
-    n_auxiliary: usize,
+    heads: TrainingHeads,
     rng: &mut ChaCha8Rng,
 ) -> (Batch, Labels) {
     let rows = batch * seq_len;
@@ -64,7 +63,8 @@ pub(crate) fn random_batch(
     let labels = Labels {
         actions: target(rows * config.action_head.chunk_size * config.features.action.dim()),
         confidence: target(rows),
-        auxiliary: target(rows * n_auxiliary),
+        auxiliary: target(rows * heads.n_auxiliary),
+        pointing: target(rows * heads.n_pointing),
     };
     let ids = (0..batch * n_word).map(|i| i * 7 % config.text.vocab_size).collect();
     let lengths: Arc<[usize]> = (0..batch).map(|i| n_word - i % 3).collect();

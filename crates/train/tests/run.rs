@@ -245,6 +245,22 @@ fn a_query_learns_to_look_at_the_square() {
 }
 
 #[test]
+fn a_token_learns_to_tell_where_the_square_is() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 8, "observation.images.top");
+    let mut config = config(dir.path(), "run", 240);
+    config.data[0].window = Some(2);
+    config.loss.pointing = 1.0;
+    let metrics = train(&config);
+    let mean = |metrics: &[Metrics]| metrics.iter().map(|m| m.losses.pointing).sum::<f32>() / metrics.len() as f32;
+    let (first, last) = (mean(&metrics[..10]), mean(&metrics[230..]));
+    // Without looking, the best guess costs 0.22.
+    assert!(first > 0.3 && last < 0.12, "{first} -> {last}");
+    let weights = Checkpoint::load(&config.out.join("checkpoints/last/pretrained_model")).unwrap().weights;
+    assert!(weights.get("pointing.weight").is_err(), "a head of training is not exported");
+}
+
+#[test]
 fn the_patches_learn_to_tell_the_square() {
     let dir = tempfile::tempdir().unwrap();
     record(&dir.path().join("data"), 8, "observation.images.top");
@@ -278,7 +294,7 @@ fn knowledge_that_is_missing_or_unusable_is_an_error() {
             .with("action", Feature::vector(["dx", "dy"]));
         let recipe = serde_json::json!({});
         let config = WriterConfig { features, fps: 20, robot_type: "square".into(), episodes: 1, recipe };
-        let writer = DatasetWriter::create(&dir.path().join("data"), config).unwrap();
+        let writer = DatasetWriter::create(dir.path().join("data"), config).unwrap();
         let mut episode = writer.episode(0).unwrap();
         let values = [
             ("observation.images.top", Value::Image(&square(3, 4))),

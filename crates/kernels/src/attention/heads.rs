@@ -9,7 +9,7 @@ use super::{AttentionGrads, AttentionInput};
 use crate::matmul::gemm::{self, Left, Output, Right, packed_len};
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
-use crate::softmax::rows::{softmax, softmax_backward};
+use crate::softmax::rows::{exponentials, softmax, softmax_backward};
 use crate::{Kernels, Rows, RowsMut, Threads};
 
 /// Queries whose scores are held at a time in the forward pass, a multiple of the product's tiles.
@@ -132,12 +132,25 @@ impl Op for Forward<'_> {
             let scores = &mut scores[..queries.len() * shape.n_key];
             let left = head.left(input.q, shape.n_query, queries.clone());
             multiply(s, &left, (keys, shape.n_key), scores);
-            for (row, scores) in scores.chunks_exact_mut(shape.n_key).enumerate() {
-                head.probabilities(s, first + row, scores);
+            let mut inverse = [0.0; QUERIES];
+            for ((query, scores), inverse) in
+                queries.clone().zip(scores.chunks_exact_mut(shape.n_key)).zip(&mut inverse)
+            {
+                let (seen, hidden) = scores.split_at_mut(input.mask.visible(&shape, head.batch, query));
+                *inverse = exponentials(s, seen, input.scale);
+                hidden.fill(0.0);
             }
             let left = dense(scores, (queries.len(), shape.n_key));
             // Safety: every head has columns of its own.
             unsafe { multiply_into(s, &left, (values, shape.head_dim), head.output(out, shape.n_query, first)) };
+            // The denominators come last, where rows are shorter.
+            for (query, inverse) in queries.zip(inverse) {
+                // Safety: as above.
+                let row = unsafe { out.part(head.batch * shape.n_query + query, head.columns()) };
+                for x in row.chunks_mut(S::LANES) {
+                    s.store_partial(s.mul(s.load_partial(x), s.splat(inverse)), x);
+                }
+            }
         }
     }
 }

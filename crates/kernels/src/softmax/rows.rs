@@ -1,5 +1,7 @@
 //! Softmax, vectorised over the values of a row.
 
+use std::f32::consts::LOG2_E;
+
 use crate::Kernels;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd, math};
@@ -69,6 +71,18 @@ impl Op for Backward<'_> {
 /// `row = softmax(scale row)` for a row of at least one value.
 #[inline(always)]
 pub(crate) fn softmax<S: Simd>(s: S, row: &mut [f32], scale: f32) {
+    let inverse = s.splat(exponentials(s, row, scale));
+    for x in row.chunks_mut(S::LANES) {
+        s.store_partial(s.mul(s.load_partial(x), inverse), x);
+    }
+}
+
+/// The softmax but for its denominator, whose inverse is returned: `row = exp(scale (row - max(row)))`.
+///
+/// The exponent is one multiplication and addition to the base 2. What that loses grows with the distance from the
+/// largest value, where the exponentials vanish.
+#[inline(always)]
+pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], scale: f32) -> f32 {
     let factor = s.splat(scale);
     let whole = row.chunks_exact(S::LANES);
     let rest = whole.remainder();
@@ -80,10 +94,11 @@ pub(crate) fn softmax<S: Simd>(s: S, row: &mut [f32], scale: f32) {
     for x in rest {
         top = top.max(x * scale);
     }
+    let (factor, offset) = (s.splat(scale * LOG2_E), s.splat(-top * LOG2_E));
     let mut sum = 0.0;
     let mut sums = s.zero();
     for x in row.chunks_mut(S::LANES) {
-        let e = math::exp(s, s.sub(s.mul(s.load_partial(x), factor), s.splat(top)));
+        let e = math::exp2(s, s.fma(s.load_partial(x), factor, offset));
         s.store_partial(e, x);
         if x.len() == S::LANES {
             sums = s.add(sums, e);
@@ -91,10 +106,7 @@ pub(crate) fn softmax<S: Simd>(s: S, row: &mut [f32], scale: f32) {
             sum = x.iter().sum();
         }
     }
-    let inverse = s.splat(1.0 / (sum + s.reduce_sum(sums)));
-    for x in row.chunks_mut(S::LANES) {
-        s.store_partial(s.mul(s.load_partial(x), inverse), x);
-    }
+    1.0 / (sum + s.reduce_sum(sums))
 }
 
 /// Turns the gradient of `y = softmax(scale x)` into that of `x`, in place.

@@ -11,7 +11,7 @@ use crate::ops::grounding::Pointer;
 use crate::ops::recognition::{Thing, recognition};
 use crate::ops::rows::gather;
 use crate::ops::{self};
-use crate::parameters::Leaves;
+use crate::parameters::{Leaves, TrainingHeads};
 
 /// The distinct frames of a batch; a frame that repeats, as while waiting, is encoded once.
 #[derive(Clone, Debug)]
@@ -71,6 +71,8 @@ pub(crate) struct Outputs {
     pub grounding: Option<Tensor<1>>,
     /// Cross-entropy of what the patch tokens tell `[1]`, if the batch says what there is to see.
     pub recognition: Option<Tensor<1>>,
+    /// The named places as the token of each frame tells them, `[n_frame, n_pointing]`, if there is such a head.
+    pub pointing: Option<Tensor<2>>,
     /// State after the last step of each episode; empty for the Transformer.
     pub last: Vec<SequenceState>,
 }
@@ -81,6 +83,7 @@ struct Fused {
     tokens: Tensor<2>,
     grounding: Option<Tensor<1>>,
     recognition: Option<Tensor<1>>,
+    pointing: Option<Tensor<2>>,
 }
 
 /// The differentiable model; its parameters come with every call.
@@ -88,20 +91,20 @@ struct Fused {
 pub(crate) struct PolicyModel {
     config: ModelConfig,
     vision: VisionEncoder,
-    n_auxiliary: usize,
+    heads: TrainingHeads,
 }
 
 impl PolicyModel {
-    /// The model of `config` with `n_auxiliary` auxiliary outputs, its vision encoder on `lanes` threads.
-    pub(crate) fn new(config: &ModelConfig, n_auxiliary: usize, lanes: usize) -> Self {
-        Self { config: config.clone(), vision: vision::encoder(config, lanes), n_auxiliary }
+    /// The model of `config` with the `heads` of training, its vision encoder on `lanes` threads.
+    pub(crate) fn new(config: &ModelConfig, heads: TrainingHeads, lanes: usize) -> Self {
+        Self { config: config.clone(), vision: vision::encoder(config, lanes), heads }
     }
 
     /// Runs a batch, each episode from its state in `initial` (zeros where absent).
     pub(crate) fn forward(&self, leaves: &Leaves, batch: Batch, initial: &[Option<SequenceState>]) -> Outputs {
         let config = &self.config;
         let lengths = Arc::clone(&batch.episodes.lengths);
-        let Fused { tokens, grounding, recognition } = self.tokens(leaves, batch);
+        let Fused { tokens, grounding, recognition, pointing } = self.tokens(leaves, batch);
         let trunk = leaves.under("backbone");
         let (hidden, last) = match &config.backbone {
             BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, &lengths, tokens, initial),
@@ -112,9 +115,10 @@ impl PolicyModel {
         Outputs {
             actions: heads::action(&leaves.under("head.action"), &hidden),
             confidence: heads::confidence(&leaves.under("head.confidence"), &hidden),
-            auxiliary: (self.n_auxiliary > 0).then(|| linear(&leaves.root(), "auxiliary", &hidden)),
+            auxiliary: (self.heads.n_auxiliary > 0).then(|| linear(&leaves.root(), "auxiliary", &hidden)),
             grounding,
             recognition,
+            pointing,
             last,
         }
     }
@@ -136,11 +140,12 @@ impl PolicyModel {
         let scope = leaves.under("connector");
         let (fused, grounding) = connector::forward(config, &scope, (&batch.frames, &seen), (&batch.texts, &words));
         let d_model = config.backbone.d_model();
+        let pointing = (self.heads.n_pointing > 0).then(|| linear(&leaves.root(), "pointing", &fused));
         let steps = gather(ops::input(&fused), Arc::clone(&batch.episodes.frame), d_model);
         let state_dim = config.features.state.dim();
         let state = batch.episodes.state;
         let n_step = state.len() / state_dim;
         let state = ops::constant(state, [n_step, state_dim]);
-        Fused { tokens: steps + connector::state(&scope, &state), grounding, recognition }
+        Fused { tokens: steps + connector::state(&scope, &state), grounding, recognition, pointing }
     }
 }

@@ -40,9 +40,9 @@ struct Setup {
 
 impl Setup {
     fn new(config: ModelConfig) -> Self {
-        let (whole, _) = random_batch(&config, (2, 6), 0, &mut ChaCha8Rng::seed_from_u64(2));
+        let (whole, _) = random_batch(&config, (2, 6), TrainingHeads::default(), &mut ChaCha8Rng::seed_from_u64(2));
         let parameters = Parameters::new(&config, &Weights::random(&config, 1), TrainingHeads::default()).unwrap();
-        Self { model: PolicyModel::new(&config, 0, 2), parameters, whole, config }
+        Self { model: PolicyModel::new(&config, TrainingHeads::default(), 2), parameters, whole, config }
     }
 
     fn actions(&self, batch: Batch, initial: &[Option<SequenceState>]) -> (Vec<f32>, Vec<SequenceState>) {

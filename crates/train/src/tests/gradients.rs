@@ -12,7 +12,7 @@ use crate::ops::recognition::Thing;
 use crate::throughput::random_batch;
 use crate::{OptimiserConfig, Parameters, TrainingHeads};
 
-const N_AUXILIARY: usize = 3;
+const HEADS: TrainingHeads = TrainingHeads { n_auxiliary: 3, recognition: true, n_pointing: 4 };
 
 pub(super) fn features(n_camera: usize) -> FeatureSpec {
     let camera = |i| CameraSpec { name: format!("observation.images.camera{i}"), height: 32, width: 32 };
@@ -26,14 +26,20 @@ pub(super) fn features(n_camera: usize) -> FeatureSpec {
 
 /// A small model whose parameters are all away from their special initial values, so that every one matters.
 fn learner(config: &ModelConfig) -> Learner {
-    let heads = TrainingHeads { n_auxiliary: N_AUXILIARY, recognition: true };
-    let mut parameters = Parameters::new(config, &Weights::random(config, 3), heads).unwrap();
+    let mut parameters = Parameters::new(config, &Weights::random(config, 3), HEADS).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     for value in parameters.list.iter_mut().flat_map(|parameter| &mut parameter.values) {
         *value += rng.random_range(-0.15..0.15);
     }
-    let loss = LossConfig { action_beta: 100.0, confidence: 1.0, auxiliary: 1.0, grounding: 1.0, recognition: 1.0 };
-    Learner::new(PolicyModel::new(config, N_AUXILIARY, 2), parameters, loss, OptimiserConfig::default())
+    let loss = LossConfig {
+        action_beta: 100.0,
+        confidence: 1.0,
+        auxiliary: 1.0,
+        grounding: 1.0,
+        recognition: 1.0,
+        pointing: 1.0,
+    };
+    Learner::new(PolicyModel::new(config, HEADS, 2), parameters, loss, OptimiserConfig::default())
 }
 
 #[test]
@@ -51,7 +57,7 @@ fn every_gradient_agrees_with_central_differences() {
 
 fn check(config: &ModelConfig) {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
-    let (mut batch, mut labels) = random_batch(config, (3, 5), N_AUXILIARY, &mut rng);
+    let (mut batch, mut labels) = random_batch(config, (3, 5), HEADS, &mut rng);
     let grid = config.vision.grid();
     let last_camera = (config.features.cameras.len() - 1) * config.vision.n_patch();
     let pointer = |frame: usize| {

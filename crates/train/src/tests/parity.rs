@@ -101,7 +101,8 @@ fn check(config: ModelConfig, lengths: &[usize]) {
 
     let parameters = Parameters::new(config, &checkpoint.weights, TrainingHeads::default()).unwrap();
     let leaves = parameters.leaves();
-    let outputs = PolicyModel::new(config, 0, 2).forward(&leaves, batch(&checkpoint, &episodes), &[]);
+    let outputs =
+        PolicyModel::new(config, TrainingHeads::default(), 2).forward(&leaves, batch(&checkpoint, &episodes), &[]);
     let (actions, logits) = (ops::values(outputs.actions), ops::values(outputs.confidence));
 
     let model = Arc::new(Model::from_checkpoint(Format::F32, &checkpoint).unwrap());
