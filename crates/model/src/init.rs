@@ -123,7 +123,7 @@ fn residual_divisor(name: &str, config: &ModelConfig) -> f64 {
 /// `[n_token, hidden_size]`: a row per token; the class token's is zero. A quarter of the width each holds
 /// sin and cos of the column and sin and cos of the row, at wavelengths from 2 pi to 2 pi * 10,000 patches.
 fn positions(config: &VisionConfig) -> Vec<f32> {
-    let (d, grid) = (config.hidden_size, config.image_size / config.patch_size);
+    let (d, grid) = (config.hidden_size, config.grid());
     let quarter = d / 4;
     let mut table = vec![0.0; config.n_token() * d];
     let first_patch = (config.n_token() - config.n_patch()) * d;

@@ -251,6 +251,18 @@ impl TrainConfig {
         for (field, found) in unit {
             check(field, (0.0..=1.0).contains(&found), "in [0, 1]", found)?;
         }
+        let loss = &self.loss;
+        let weights = [
+            ("loss.action_beta", loss.action_beta),
+            ("loss.confidence", loss.confidence),
+            ("loss.auxiliary", loss.auxiliary),
+            ("loss.grounding", loss.grounding),
+            ("loss.recognition", loss.recognition),
+            ("loss.pointing", loss.pointing),
+        ];
+        for (field, found) in weights {
+            check(field, found >= 0.0 && found.is_finite(), "at least 0", found)?;
+        }
         let rate = self.optimiser.learning_rate;
         check("optimiser.learning_rate", rate > 0.0 && rate.is_finite(), "positive", rate)?;
         match &self.schedule {

@@ -9,15 +9,8 @@ use crate::ops::recognition::OUTPUTS;
 use crate::ops::{self, Input};
 use crate::{Result, TrainError};
 
-/// Name of the auxiliary head's matrix, which training adds to the model's parameters and never exports.
-pub(crate) const AUXILIARY_WEIGHT: &str = "auxiliary.weight";
-/// Name of the auxiliary head's bias.
-pub(crate) const AUXILIARY_BIAS: &str = "auxiliary.bias";
-/// Names of the classifier of patch tokens, another such addition.
-pub(crate) const RECOGNITION: [&str; 2] = ["recognition.weight", "recognition.bias"];
-
-/// Names of the head that reads the named places off the token of a frame, another.
-pub(crate) const POINTING: [&str; 2] = ["pointing.weight", "pointing.bias"];
+/// First parts of the names of what [`TrainingHeads`] adds: a linear layer each.
+const ADDED: [&str; 3] = ["auxiliary", "recognition", "pointing"];
 
 /// What training adds to the model's parameters and never exports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,18 +64,16 @@ impl Parameters {
             let values = weights.get(&spec.name)?.to_vec();
             list.push(Parameter { spec, values, frozen: false });
         }
-        let TrainingHeads { n_auxiliary, recognition, n_pointing } = heads;
-        if n_auxiliary > 0 {
-            list.push(zeros(AUXILIARY_WEIGHT, vec![n_auxiliary, config.backbone.d_model()], Part::Heads));
-            list.push(zeros(AUXILIARY_BIAS, vec![n_auxiliary], Part::Heads));
-        }
-        if recognition {
-            list.push(zeros(RECOGNITION[0], vec![OUTPUTS, config.vision.hidden_size], Part::Vision));
-            list.push(zeros(RECOGNITION[1], vec![OUTPUTS], Part::Vision));
-        }
-        if n_pointing > 0 {
-            list.push(zeros(POINTING[0], vec![n_pointing, config.backbone.d_model()], Part::Connector));
-            list.push(zeros(POINTING[1], vec![n_pointing], Part::Connector));
+        let (d_model, hidden_size) = (config.backbone.d_model(), config.vision.hidden_size);
+        let n_recognition = if heads.recognition { OUTPUTS } else { 0 };
+        let added = [
+            (heads.n_auxiliary, d_model, Part::Heads),
+            (n_recognition, hidden_size, Part::Vision),
+            (heads.n_pointing, d_model, Part::Connector),
+        ];
+        for (name, (n_out, n_in, part)) in ADDED.into_iter().zip(added).filter(|(_, (n_out, ..))| *n_out > 0) {
+            list.push(zeros(format!("{name}.weight"), vec![n_out, n_in], part));
+            list.push(zeros(format!("{name}.bias"), vec![n_out], part));
         }
         Ok(Self { list })
     }
@@ -142,12 +133,12 @@ impl Parameters {
 }
 
 fn is_added(name: &str) -> bool {
-    [AUXILIARY_WEIGHT, AUXILIARY_BIAS].contains(&name) || RECOGNITION.contains(&name) || POINTING.contains(&name)
+    name.split('.').next().is_some_and(|first| ADDED.contains(&first))
 }
 
-fn zeros(name: &str, shape: Vec<usize>, part: Part) -> Parameter {
+fn zeros(name: String, shape: Vec<usize>, part: Part) -> Parameter {
     let values = vec![0.0; shape.iter().product()];
-    Parameter { spec: ParamSpec { name: name.into(), shape, part }, values, frozen: false }
+    Parameter { spec: ParamSpec { name, shape, part }, values, frozen: false }
 }
 
 /// The parameters as flat leaves of burn's tape, by name.

@@ -9,7 +9,7 @@ use super::{AttentionGrads, AttentionInput};
 use crate::matmul::gemm::{self, Left, Output, Right, packed_len};
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
-use crate::softmax::rows::{exponentials, softmax, softmax_backward};
+use crate::softmax::rows::{exponentials, multiply as multiply_row, softmax, softmax_backward};
 use crate::{Kernels, Rows, RowsMut, Threads};
 
 /// Queries whose scores are held at a time in the forward pass, a multiple of the product's tiles.
@@ -63,10 +63,17 @@ impl<'a> Head<'a> {
     /// Makes probabilities of the scores of query `query`; hidden keys get 0.
     #[inline(always)]
     fn probabilities<S: Simd>(&self, s: S, query: usize, scores: &mut [f32]) {
+        let inverse = self.exponentials(s, query, scores);
+        multiply_row(s, scores, inverse);
+    }
+
+    /// The same but for the denominator, whose inverse is returned.
+    #[inline(always)]
+    fn exponentials<S: Simd>(&self, s: S, query: usize, scores: &mut [f32]) -> f32 {
         let visible = self.input.mask.visible(&self.input.shape, self.batch, query);
         let (seen, hidden) = scores.split_at_mut(visible);
-        softmax(s, seen, self.input.scale);
         hidden.fill(0.0);
+        exponentials(s, seen, self.input.scale)
     }
 }
 
@@ -133,12 +140,8 @@ impl Op for Forward<'_> {
             let left = head.left(input.q, shape.n_query, queries.clone());
             multiply(s, &left, (keys, shape.n_key), scores);
             let mut inverse = [0.0; QUERIES];
-            for ((query, scores), inverse) in
-                queries.clone().zip(scores.chunks_exact_mut(shape.n_key)).zip(&mut inverse)
-            {
-                let (seen, hidden) = scores.split_at_mut(input.mask.visible(&shape, head.batch, query));
-                *inverse = exponentials(s, seen, input.scale);
-                hidden.fill(0.0);
+            for (row, scores) in scores.chunks_exact_mut(shape.n_key).enumerate() {
+                inverse[row] = head.exponentials(s, first + row, scores);
             }
             let left = dense(scores, (queries.len(), shape.n_key));
             // Safety: every head has columns of its own.
@@ -147,9 +150,7 @@ impl Op for Forward<'_> {
             for (query, inverse) in queries.zip(inverse) {
                 // Safety: as above.
                 let row = unsafe { out.part(head.batch * shape.n_query + query, head.columns()) };
-                for x in row.chunks_mut(S::LANES) {
-                    s.store_partial(s.mul(s.load_partial(x), s.splat(inverse)), x);
-                }
+                multiply_row(s, row, inverse);
             }
         }
     }

@@ -16,6 +16,12 @@ use crate::{Kernels, Rows, RowsMut, Threads};
 const GROUP: usize = 4;
 /// Largest magnitude of a quantised value; -128 is left out, so that magnitudes have a byte to themselves.
 const LARGEST: f32 = 127.0;
+/// Rows that are quantised at a time.
+const ROWS: usize = 16;
+/// Fewer values than these are not worth a second thread.
+const QUANTISE_PARALLEL_MIN: usize = 1 << 15;
+/// Rows of the highest tile; tiles may reach beyond the last row.
+const TILE_ROWS_MAX: usize = 12;
 
 /// A weight matrix in panels `[columns / 32, depth / 4, 32, 4]`, padded with zeros.
 #[derive(Clone, Debug)]
@@ -65,13 +71,6 @@ fn scale_of(largest: f32) -> f32 {
     if largest > 0.0 { largest / LARGEST } else { 1.0 }
 }
 
-/// Rows that are quantised at a time.
-const ROWS: usize = 16;
-/// Fewer values than these are not worth a second thread.
-const PARALLEL_MIN: usize = 1 << 15;
-/// Rows of the highest tile; tiles may reach beyond the last row.
-const TILE_ROWS_MAX: usize = 12;
-
 /// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
 pub struct QuantisedRows {
@@ -94,7 +93,7 @@ impl QuantisedRows {
         let (data, scales) = (&mut self.data, &mut self.scales);
         let data = SharedRows::new(RowsMut::new(data, self.stride));
         let scales = SharedRows::new(RowsMut::new(scales, 1));
-        let threads = if rows * depth < PARALLEL_MIN { Threads::One } else { kernels.threads() };
+        let threads = if rows * depth < QUANTISE_PARALLEL_MIN { Threads::One } else { kernels.threads() };
         for_each(threads, rows.div_ceil(ROWS), |piece| {
             let rows = piece * ROWS..rows.min((piece + 1) * ROWS);
             kernels.run(Quantise { x, rows, depth, stride: self.stride, data: &data, scales: &scales });

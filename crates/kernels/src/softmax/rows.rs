@@ -71,9 +71,16 @@ impl Op for Backward<'_> {
 /// `row = softmax(scale row)` for a row of at least one value.
 #[inline(always)]
 pub(crate) fn softmax<S: Simd>(s: S, row: &mut [f32], scale: f32) {
-    let inverse = s.splat(exponentials(s, row, scale));
+    let inverse = exponentials(s, row, scale);
+    multiply(s, row, inverse);
+}
+
+/// `row = factor row`.
+#[inline(always)]
+pub(crate) fn multiply<S: Simd>(s: S, row: &mut [f32], factor: f32) {
+    let factor = s.splat(factor);
     for x in row.chunks_mut(S::LANES) {
-        s.store_partial(s.mul(s.load_partial(x), inverse), x);
+        s.store_partial(s.mul(s.load_partial(x), factor), x);
     }
 }
 

@@ -6,9 +6,9 @@
 //!
 //! ```text
 //! patches_i = vision(camera_i), without the class token
-//! words     = text(instruction); its first token is [CLS]
+//! words     = text(instruction)
 //! kv        = norm_kv(concat over cameras of (vision_proj(patches_i) + camera_embedding[i]), text_proj(words))
-//! x         = query + reshape(query_text(words[0]), [n_query, d])
+//! x         = query + reshape(query_text(mean(words)), [n_query, d])
 //! per layer   x += out_proj(MHA(q_proj(norm_q(x)), k_proj(kv), v_proj(kv)));  x += mlp(norm_mlp(x))
 //! token     = out_proj(flatten(norm_out(x))) + state_proj(normalised state)
 //! h         = norm_f(blocks(token)), carried along the episode

@@ -10,6 +10,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 use robomamba_kernels::attention::AttentionShape;
 
+use super::loss::log_sum_exp;
 use super::{Forward, FusedOp, Input, apply};
 
 /// Where one query of one frame is to look.
@@ -83,8 +84,7 @@ impl Grounding {
             let key = &key[head * dim..][..dim];
             scale * query.iter().zip(key).map(|(q, k)| q * k).sum::<f32>()
         }));
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let log_sum = largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f32>().ln();
+        let log_sum = log_sum_exp(logits);
         let loss = pointer.keys.iter().map(|&(key, share)| share * (log_sum - logits[key])).sum();
         logits.iter_mut().for_each(|logit| *logit = (*logit - log_sum).exp());
         loss

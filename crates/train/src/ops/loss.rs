@@ -26,6 +26,12 @@ pub(crate) fn bce_with_logits(logits: Input, target: Target) -> Tensor<1> {
     apply(Bce { target }, [logits])
 }
 
+/// `ln(sum_i exp(x_i))`, of which a cross-entropy subtracts the logit of the class.
+pub(crate) fn log_sum_exp(logits: &[f32]) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f32>().ln()
+}
+
 #[derive(Clone, Debug)]
 struct SmoothL1 {
     target: Target,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::grounding::Pointer;
+use super::loss::log_sum_exp;
 use super::{Forward, FusedOp, Input, apply};
 
 /// Attributes of a thing: its kind and its colour.
@@ -77,8 +78,7 @@ impl Recognition {
 
 /// Cross-entropy with `class`; `logits` become probabilities.
 fn cross_entropy(logits: &mut [f32], class: usize) -> f32 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let log_sum = largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f32>().ln();
+    let log_sum = log_sum_exp(logits);
     let loss = log_sum - logits[class];
     logits.iter_mut().for_each(|logit| *logit = (*logit - log_sum).exp());
     loss
