@@ -11,19 +11,23 @@ use crate::world::{GRASP_RADIUS_M, OPENING_GRASP, Steering, World};
 
 /// Action per metre of distance: full speed from 6.7 cm on.
 const GAIN: f32 = 15.0;
-/// At this distance the hand begins to close. Fingers and buttons reach 28 and 30 mm, so that who learns from the expert
-/// may be a centimetre wrong.
-const NEAR_M: f32 = 0.018;
+/// At this distance the hand begins to close. It goes half of the way while it closes, and fingers and buttons reach
+/// 28 and 30 mm, so that who learns from the expert may be more than a centimetre wrong.
+const NEAR_M: f32 = 0.024;
 /// Once it has begun to close it goes on up to this distance.
-const KEEP_M: f32 = 0.026;
-/// A block is put down when it is as near as this to the middle of its zone.
-const PLACE_M: f32 = 0.025;
+const KEEP_M: f32 = 0.034;
+/// A block is put down when it is as near as this to the middle of its zone, which reaches 50 mm.
+const PLACE_M: f32 = 0.03;
 /// A block that is in the way is put down this far away.
 const ASIDE_M: f32 = 0.085;
 /// Slowest and fastest pushing, as an action.
 const PUSH_SPEED: (f32, f32) = (0.3, 0.65);
 /// Farther than this from the lane the pusher is raised and set down anew.
 const PUSH_LATERAL_MAX_M: f32 = 0.026;
+/// The hand comes down this near to the lane, ..
+const LOWER_LATERAL_M: f32 = 0.02;
+/// .. and so far behind the block's centre.
+const LOWER_BEHIND_M: (f32, f32) = (0.045, 0.11);
 
 const OPEN: f32 = -1.0;
 const CLOSE: f32 = 1.0;
@@ -36,7 +40,8 @@ pub(crate) fn expert_action(world: &World, goal: Goal) -> [f32; 3] {
         Goal::Open { container } => strike(world, world.containers[container].centre),
         Goal::PickPlace { block, zone } => pick_place(world, block, zone),
         Goal::Push { block, zone } => push(world, block, zone),
-        Goal::Wait => travel(world, goal.target_position(world)),
+        // It stays where it is.
+        Goal::Wait => (Vec2::ZERO, OPEN),
     };
     let dx = match world.hand.steering {
         Steering::Normal => direction.x,
@@ -104,10 +109,24 @@ fn push(world: &World, block: usize, zone: usize) -> (Vec2, f32) {
     if hand.held.is_some() || world.block_in_zone(block, zone) {
         return (Vec2::ZERO, OPEN);
     }
+    let (relative, way) = (hand.position - at, to - at);
     if hand.down {
-        return push_along(hand.position - at, to - at);
+        return push_along(relative, way);
     }
-    if may_close(world, lane.from) { (towards(world, lane.from), CLOSE) } else { travel(world, lane.from) }
+    if may_lower(relative, way) { (towards(world, lane.from), CLOSE) } else { travel(world, lane.from) }
+}
+
+/// Position across and along `way`.
+fn across_and_along(relative: Vec2, way: Vec2) -> (Vec2, f32) {
+    let direction = way.normalize_or_zero();
+    let along = relative.dot(direction);
+    (relative - direction * along, along)
+}
+
+/// Whether the hand can come down where it is: anywhere behind the block on its lane.
+fn may_lower(relative: Vec2, way: Vec2) -> bool {
+    let (lateral, along) = across_and_along(relative, way);
+    lateral.length() < LOWER_LATERAL_M && (LOWER_BEHIND_M.0..LOWER_BEHIND_M.1).contains(&-along)
 }
 
 /// Pushes straight to the target, staying behind the block; raises the hand when it is not behind it.
@@ -115,8 +134,7 @@ fn push(world: &World, block: usize, zone: usize) -> (Vec2, f32) {
 /// `relative` is the hand as seen from the block, `way` the target as seen from the block.
 fn push_along(relative: Vec2, way: Vec2) -> (Vec2, f32) {
     let direction = way.normalize_or_zero();
-    let along = relative.dot(direction);
-    let lateral = relative - direction * along;
+    let (lateral, along) = across_and_along(relative, way);
     let off = lateral.length() / PUSH_LATERAL_MAX_M;
     if along > -0.5 * GRASP_RADIUS_M || off > 1.0 {
         return (Vec2::ZERO, OPEN);
