@@ -51,7 +51,7 @@ pub enum RuntimeError {
         /// Number of threads that were asked for.
         threads: usize,
         /// Why the system refused.
-        source: rayon::ThreadPoolBuildError,
+        source: std::io::Error,
     },
 }
 
