@@ -7,6 +7,7 @@ use clap::Args;
 use robomamba_policy::{ChunkQueue, Policy};
 use robomamba_runtime::Format;
 use robomamba_sim::{Family, Split};
+use serde::Serialize;
 
 use crate::parallel;
 
@@ -77,7 +78,7 @@ pub struct Precision {
 }
 
 /// How planned chunks of actions are executed.
-#[derive(Args, Clone, Copy)]
+#[derive(Args, Clone, Copy, Debug, Serialize)]
 pub struct Execution {
     /// Blend what the last N chunks planned for the present step; 1 executes the newest plan only
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_blend)]

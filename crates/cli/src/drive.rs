@@ -3,6 +3,7 @@
 use anyhow::Result;
 use robomamba_policy::{ActionChunk, FeatureSpec, Observation, Policy, PolicyError};
 use robomamba_sim::{EpisodeResult, RolloutStep, Tabletop};
+use serde::Serialize;
 
 use crate::interrupt;
 
@@ -21,21 +22,48 @@ pub fn play<P: Policy>(
     })
 }
 
-/// Forgets everything before each step: the control that shows what the recurrent state is worth.
-pub struct Stateless<P>(pub P);
+/// Whether the state is carried from step to step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecurrentState {
+    /// As it is meant.
+    Carried,
+    /// Everything is forgotten before each step: the control that shows what memory is worth.
+    ResetAtEveryStep,
+}
 
-impl<P: Policy> Policy for Stateless<P> {
+impl RecurrentState {
+    /// What `--stateless` asks for.
+    pub fn of_flag(stateless: bool) -> Self {
+        if stateless { Self::ResetAtEveryStep } else { Self::Carried }
+    }
+
+    /// `policy` with its state handled in this way.
+    pub fn of<P>(self, policy: P) -> Recurrent<P> {
+        Recurrent { policy, state: self }
+    }
+}
+
+/// A policy whose state is carried or not.
+pub struct Recurrent<P> {
+    policy: P,
+    state: RecurrentState,
+}
+
+impl<P: Policy> Policy for Recurrent<P> {
     fn features(&self) -> &FeatureSpec {
-        self.0.features()
+        self.policy.features()
     }
 
     fn act(&mut self, observation: &Observation, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
-        self.0.reset();
-        self.0.act(observation, chunk)
+        if self.state == RecurrentState::ResetAtEveryStep {
+            self.policy.reset();
+        }
+        self.policy.act(observation, chunk)
     }
 
     fn reset(&mut self) {
-        self.0.reset();
+        self.policy.reset();
     }
 }
 
@@ -90,9 +118,9 @@ mod tests {
 
     #[test]
     fn a_stateless_policy_is_always_at_its_first_step() {
-        let counted = actions(&mut Counter::new());
+        let counted = actions(&mut RecurrentState::Carried.of(Counter::new()));
         assert!(counted.windows(2).all(|pair| pair[1] > pair[0]));
-        let stateless = actions(&mut Stateless(Counter::new()));
+        let stateless = actions(&mut RecurrentState::ResetAtEveryStep.of(Counter::new()));
         assert!(stateless.iter().all(|&action| action == 0.001));
     }
 }

@@ -20,8 +20,11 @@ const KEEP_M: f32 = 0.034;
 const PLACE_M: f32 = 0.03;
 /// A block that is in the way is put down this far away.
 const ASIDE_M: f32 = 0.085;
-/// Slowest and fastest pushing, as an action.
-const PUSH_SPEED: (f32, f32) = (0.3, 0.65);
+/// Slowest and fastest pushing, as an action. A block that is pushed off its middle turns away the faster, the faster
+/// it is pushed: at 0.4 by a factor of e in 0.3 s.
+const PUSH_SPEED: (f32, f32) = (0.25, 0.4);
+/// Action per metre of distance from the lane while pushing, which brings the hand back three times as fast as that.
+const PUSH_GAIN: f32 = 25.0;
 /// Farther than this from the lane the pusher is raised and set down anew.
 const PUSH_LATERAL_MAX_M: f32 = 0.026;
 /// The hand comes down this near to the lane, ..
@@ -140,7 +143,7 @@ fn push_along(relative: Vec2, way: Vec2) -> (Vec2, f32) {
         return (Vec2::ZERO, OPEN);
     }
     let speed = (GAIN * way.length()).clamp(PUSH_SPEED.0, PUSH_SPEED.1) * (1.0 - 0.8 * off);
-    ((direction * speed - lateral * GAIN).clamp_length_max(1.0), CLOSE)
+    ((direction * speed - lateral * PUSH_GAIN).clamp_length_max(1.0), CLOSE)
 }
 
 /// Whether the block can be pushed along the lane without touching another one.

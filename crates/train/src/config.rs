@@ -35,7 +35,7 @@ pub struct TrainConfig {
     /// How state and action are normalised.
     #[serde(default)]
     pub normalisation: NormMode,
-    /// Threads of the vision encoder; results depend on it in the last bits.
+    /// Threads of the vision encoder; results do not depend on it.
     #[serde(default = "two")]
     pub threads: usize,
     /// The data sets, usually one per task family.

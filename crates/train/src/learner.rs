@@ -123,10 +123,13 @@ impl Learner {
         initial: &[Option<SequenceState>],
         learning_rate: f64,
     ) -> Result<(Losses, Vec<SequenceState>)> {
-        let (mut losses, gradients, last) = self.gradients(batch, labels, initial)?;
-        let norm = self.optimiser.step(&mut self.parameters, &mut self.state, &gradients, learning_rate);
-        losses.gradient_norm = norm as f32;
-        Ok((losses, last))
+        // As a task of the pool, or every product would put this thread to sleep and wake it again.
+        rayon::scope(|_| {
+            let (mut losses, gradients, last) = self.gradients(batch, labels, initial)?;
+            let norm = self.optimiser.step(&mut self.parameters, &mut self.state, &gradients, learning_rate);
+            losses.gradient_norm = norm as f32;
+            Ok((losses, last))
+        })
     }
 
     /// Losses, the gradient of every parameter in order, and the state of each episode after the batch.

@@ -6,13 +6,13 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use robomamba_policy::{ChunkQueue, Policy};
+use robomamba_policy::ChunkQueue;
 use robomamba_runtime::Session;
 use robomamba_sim::{Difficulty, Environment, EpisodeResult, Family, Scenario, Split, Tabletop};
 use serde::Serialize;
 
 use crate::args::{Execution, Families, Jobs, Precision, parse_split};
-use crate::drive::{self, Stateless};
+use crate::drive::{self, Recurrent, RecurrentState};
 use crate::figures::{self, overall};
 use crate::interval::Rate;
 use crate::loaded::{self, Loaded};
@@ -76,14 +76,6 @@ struct Evaluation {
     checkpoints: Vec<Scores>,
 }
 
-/// Whether the state is carried from step to step.
-#[derive(Clone, Copy, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum RecurrentState {
-    Carried,
-    ResetAtEveryStep,
-}
-
 /// What one checkpoint reached.
 #[derive(Serialize)]
 struct Scores {
@@ -123,7 +115,7 @@ impl EvalArgs {
     }
 
     fn recurrent_state(&self) -> RecurrentState {
-        if self.stateless { RecurrentState::ResetAtEveryStep } else { RecurrentState::Carried }
+        RecurrentState::of_flag(self.stateless)
     }
 }
 
@@ -164,37 +156,21 @@ fn score(loaded: &Loaded, scenarios: &[Scenario], args: &EvalArgs) -> Result<Sco
 /// An environment and a session for one thread.
 struct Worker {
     environment: Tabletop,
-    driver: Driver,
-}
-
-enum Driver {
-    Carried(ChunkQueue<Session>),
-    ResetAtEveryStep(ChunkQueue<Stateless<Session>>),
+    policy: ChunkQueue<Recurrent<Session>>,
 }
 
 impl Worker {
     fn new(loaded: &Loaded, args: &EvalArgs) -> Result<Self> {
         let (height, width) = loaded.image_size();
-        let session = loaded.worker_session()?;
-        let driver = match args.recurrent_state() {
-            RecurrentState::Carried => Driver::Carried(args.execution.queue(session)),
-            RecurrentState::ResetAtEveryStep => Driver::ResetAtEveryStep(args.execution.queue(Stateless(session))),
-        };
-        Ok(Self { environment: Tabletop::new(height, width)?, driver })
+        let policy = args.recurrent_state().of(loaded.worker_session()?);
+        Ok(Self { environment: Tabletop::new(height, width)?, policy: args.execution.queue(policy) })
     }
 
     fn play(&mut self, scenario: &Scenario) -> Result<EpisodeResult> {
-        match &mut self.driver {
-            Driver::Carried(policy) => play(&mut self.environment, policy, scenario),
-            Driver::ResetAtEveryStep(policy) => play(&mut self.environment, policy, scenario),
-        }
+        self.environment.reset(scenario)?;
+        let result = drive::play(&mut self.environment, &mut self.policy, |_, _| Ok(()));
+        result.with_context(|| format!("{} {}", scenario.family, scenario.seed))
     }
-}
-
-fn play<P: Policy>(environment: &mut Tabletop, policy: &mut P, scenario: &Scenario) -> Result<EpisodeResult> {
-    environment.reset(scenario)?;
-    let result = drive::play(environment, policy, |_, _| Ok(()));
-    result.with_context(|| format!("{} {}", scenario.family, scenario.seed))
 }
 
 /// One row per family; with several checkpoints, a group of columns for each.

@@ -9,15 +9,16 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use robomamba_data::{DataError, Dataset, DatasetWriter, EpisodeWriter, Feature, Features, Frame, Value, WriterConfig};
-use robomamba_policy::{ActionChunk, Observation, Policy};
-use robomamba_runtime::{Format, Session};
+use robomamba_policy::{ActionChunk, ChunkQueue, Observation, Policy};
+use robomamba_runtime::Session;
 use robomamba_sim::{
     CAMERA, Difficulty, Environment, ExpertFrame, ExpertRollout, FPS, Family, Intent, NoiseConfig, Scenario, Split,
     Tabletop, environment_state_spec, expert_rollout, grounding_spec, labelled_rollout, things_spec,
 };
 use serde::Serialize;
 
-use crate::args::{Families, Jobs, Span, parse_fraction, parse_split};
+use crate::args::{Execution, Families, Jobs, Precision, Span, parse_fraction, parse_split};
+use crate::drive::{Recurrent, RecurrentState};
 use crate::loaded::{self, Loaded};
 use crate::output;
 use crate::parallel;
@@ -68,6 +69,13 @@ pub struct RecordArgs {
     /// Share of the stretches of an episode that the policy drives; the expert drives the others
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = parse_fraction, requires = "policy")]
     policy_share: f64,
+    /// Reset the policy's recurrent state before every step
+    #[arg(long, requires = "policy")]
+    stateless: bool,
+    #[command(flatten)]
+    precision: Precision,
+    #[command(flatten)]
+    execution: Execution,
     #[command(flatten)]
     jobs: Jobs,
     /// Print the summary as JSON on stdout
@@ -98,11 +106,14 @@ struct PolicyPlan {
     /// Lengths and checksums of the checkpoint's files.
     manifest: serde_json::Value,
     share: f64,
+    recurrent_state: RecurrentState,
+    precision: String,
+    execution: Execution,
 }
 
 /// Runs `data record`.
 pub fn run(args: RecordArgs) -> Result<()> {
-    let learner = args.policy.as_deref().map(|path| Loaded::open(path, Format::F32)).transpose()?;
+    let learner = args.policy.as_deref().map(|path| Loaded::open(path, args.precision.format)).transpose()?;
     let plans = plans(&args)?;
     let mut summaries = Vec::new();
     for plan in &plans {
@@ -125,7 +136,7 @@ fn plans(args: &RecordArgs) -> Result<Vec<Plan>> {
         return Err(anyhow!("--delay-max must be at least --delay-min ({}), found {}", delay.min, delay.max));
     }
     args.seed.checked_add(args.episodes as u64).with_context(|| format!("--seed {} leaves no room", args.seed))?;
-    let policy = args.policy.as_deref().map(|path| PolicyPlan::new(path, args.policy_share)).transpose()?;
+    let policy = args.policy.as_deref().map(|path| PolicyPlan::new(path, args)).transpose()?;
     let plan = |family| Plan {
         family,
         first_seed: args.seed,
@@ -143,11 +154,17 @@ fn plans(args: &RecordArgs) -> Result<Vec<Plan>> {
 }
 
 impl PolicyPlan {
-    fn new(path: &Path, share: f64) -> Result<Self> {
+    fn new(path: &Path, args: &RecordArgs) -> Result<Self> {
         let file = loaded::resolve(path).join("manifest.json");
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let manifest = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
-        Ok(Self { manifest, share })
+        Ok(Self {
+            manifest,
+            share: args.policy_share,
+            recurrent_state: RecurrentState::of_flag(args.stateless),
+            precision: args.precision.format.to_string(),
+            execution: args.execution,
+        })
     }
 }
 
@@ -172,12 +189,15 @@ fn record(plan: &Plan, learner: Option<&Loaded>, folder: &Path, jobs: &Jobs) -> 
 /// What one thread needs to record episodes.
 struct Worker {
     environment: Tabletop,
-    learner: Option<Session>,
+    learner: Option<ChunkQueue<Recurrent<Session>>>,
 }
 
 impl Worker {
     fn new(plan: &Plan, learner: Option<&Loaded>) -> Result<Self> {
-        let learner = learner.map(Loaded::worker_session).transpose()?;
+        let queue = |(loaded, policy): (&Loaded, &PolicyPlan)| -> Result<_> {
+            Ok(policy.execution.queue(policy.recurrent_state.of(loaded.worker_session()?)))
+        };
+        let learner = learner.zip(plan.policy.as_ref()).map(queue).transpose()?;
         Ok(Self { environment: plan.environment()?, learner })
     }
 
@@ -209,7 +229,7 @@ const STRETCH_STEPS: usize = 20;
 /// (DAgger, Ross et al. 2011, arXiv 1011.0686). The learner sees every step, so that its state is always its own.
 fn corrected_rollout(
     environment: &mut Tabletop,
-    learner: &mut Session,
+    learner: &mut impl Policy,
     scenario: &Scenario,
     share: f64,
     sink: impl FnMut(ExpertFrame),

@@ -36,8 +36,8 @@ pub(crate) fn forward(
         let layer = scope.under(&format!("layers.{i}"));
         let block = layer.under("mixer");
         let xz = linear_unbiased(&block, "in_proj", &rms_norm(&layer, "norm", &x, config.rms_norm_eps));
-        let before = |j: usize| initial.get(j).and_then(|state| state.as_ref()).map(|state| state[i].clone());
-        let before = (0..lengths.len()).map(|j| before(j).unwrap_or_else(|| shape.zero_state())).collect();
+        let before = |j: usize| Some(initial.get(j)?.as_ref()?[i].clone());
+        let before = (0..lengths.len()).map(before).collect();
         let parameters = names.map(|name| block.input(name));
         let (y, after) = mixer(shape.clone(), before, ops::input(&xz), parameters);
         x = x + linear_unbiased(&block, "out_proj", &y);

@@ -21,7 +21,7 @@ use robomamba_kernels::{Kernels, Rows, RowsMut, Threads};
 use robomamba_model::{ParamSpec, VisionConfig};
 
 use super::{Forward, FusedOp, Input, apply, kernels};
-use crate::gemm::{self, Write};
+use crate::gemm::{self, Write, add};
 use crate::lanes::Lanes;
 
 /// Rows (tokens) of a group, about: few enough that a layer's activations fit the second-level cache.
@@ -512,10 +512,6 @@ fn linear(write: Write, x: &[f32], weights: (&[f32], Option<&[f32]>), n_in: usiz
     let n_out = weights.0.len() / n_in;
     y.resize(x.len() / n_in * n_out, 0.0);
     gemm::forward(write, x, weights, n_in, y);
-}
-
-fn add(sum: &mut [f32], values: &[f32]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
 /// Where a matrix or a norm lies in the flat parameters.

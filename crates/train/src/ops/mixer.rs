@@ -11,17 +11,19 @@
 //! y               = scan(u, delta, A, B, C, D) silu(z)
 //! ```
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 use robomamba_kernels::conv1d::{self, ConvGradOutput, ConvGrads, ConvInput, ConvOutput, ConvShape};
 use robomamba_kernels::scan::{
     self, ScanCheckpoints, ScanGradOutput, ScanGrads, ScanInput, ScanOutput, ScanParams, ScanShape,
 };
-use robomamba_kernels::{Rows, RowsMut};
+use robomamba_kernels::{Kernels, Rows, RowsMut, Threads};
 
 use super::{Forward, FusedOp, Input, apply, kernels};
-use crate::gemm::{self, Write};
+use crate::gemm::{self, Write, add};
 
 /// Sizes of a mixer. The sequences lie one after the other in the rows, each with a length of its own, so
 /// that nothing is padded.
@@ -51,11 +53,11 @@ pub(crate) struct BlockState {
 /// Parameters in the order `conv1d.weight, conv1d.bias, x_proj.weight, dt_proj.weight, dt_proj.bias, A_log, D`.
 pub(crate) type MixerParameters = [Input; 7];
 
-/// Runs the mixer over `xz` `[rows, 2 * d_inner]`, each sequence from its own state in `initial`, through
-/// which no gradient flows. Returns `[rows, d_inner]` and the state of each sequence after its last step.
+/// Runs the mixer over `xz` `[rows, 2 * d_inner]`, each sequence from its own state in `initial` (zeros where
+/// absent), through which no gradient flows. Returns `[rows, d_inner]` and the state of each sequence after its last step.
 pub(crate) fn mixer(
     shape: MixerShape,
-    initial: Vec<BlockState>,
+    initial: Vec<Option<BlockState>>,
     xz: Input,
     parameters: MixerParameters,
 ) -> (Tensor<2>, Vec<BlockState>) {
@@ -70,7 +72,7 @@ pub(crate) fn mixer(
 #[derive(Clone, Debug)]
 struct Mixer {
     shape: MixerShape,
-    initial: Arc<[BlockState]>,
+    initial: Arc<[Option<BlockState>]>,
     last: Arc<Mutex<Vec<BlockState>>>,
 }
 
@@ -96,11 +98,23 @@ impl MixerShape {
         self.dt_rank + 2 * self.d_state
     }
 
-    /// First row and length of each sequence.
-    fn spans(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.lengths.iter().scan(0, |end, &len| {
-            *end += len;
-            Some((*end - len, len))
+    /// The sequences in at most [`N_SHARE`] runs of about as many each.
+    fn shares(&self) -> Vec<Share> {
+        let count = self.lengths.len().div_ceil(N_SHARE).max(1);
+        let mut row = 0;
+        let share = |(i, lengths): (usize, &[usize])| {
+            let first_row = row;
+            row += lengths.iter().sum::<usize>();
+            Share { sequences: i * count..i * count + lengths.len(), rows: first_row..row }
+        };
+        self.lengths.chunks(count).enumerate().map(share).collect()
+    }
+
+    /// The sequences of a share: number, first row among those of the share, and length.
+    fn spans(&self, share: &Share) -> impl Iterator<Item = (usize, usize, usize)> {
+        share.sequences.clone().scan(0, |end, i| {
+            *end += self.lengths[i];
+            Some((i, *end - self.lengths[i], self.lengths[i]))
         })
     }
 
@@ -118,34 +132,73 @@ impl MixerShape {
     }
 }
 
-/// What the scan of one sequence reads beside its parameters.
+/// Into so many shares sequences are divided whatever the number of threads, so that sums are the same to the bit.
+const N_SHARE: usize = 16;
+
+/// Consecutive sequences that one thread handles.
+#[derive(Clone, Debug)]
+struct Share {
+    sequences: Range<usize>,
+    rows: Range<usize>,
+}
+
+/// Handles every share: on a thread each if there are enough of them, else one by one on all threads.
+fn for_shares<T: Send, R: Send>(shares: Vec<T>, work: impl Fn(Kernels, T) -> R + Sync) -> Vec<R> {
+    if shares.len() < 2 * rayon::current_num_threads() {
+        return shares.into_iter().map(|share| work(kernels(), share)).collect();
+    }
+    let alone = kernels().with_threads(Threads::One);
+    shares.into_par_iter().map(|share| work(alone, share)).collect()
+}
+
+/// Cuts `rows` of `width` into those of each share.
+fn cut<'a>(shares: &[Share], mut rows: &'a mut [f32], width: usize) -> Vec<&'a mut [f32]> {
+    let part = |share: &Share| rows.split_off_mut(..share.rows.len() * width).expect("shares cover the rows");
+    shares.iter().map(part).collect()
+}
+
+/// What the scan reads beside its parameters, a row per step.
 #[derive(Clone, Copy)]
 struct ScanReads<'a> {
     xz: &'a [f32],
     u: &'a [f32],
     projected: &'a [f32],
     delta: &'a [f32],
-    /// First row and length.
-    span: (usize, usize),
-    h0: &'a [f32],
+}
+
+impl ScanReads<'_> {
+    /// The rows from `first` on.
+    fn from_row(self, first: usize, shape: &MixerShape) -> Self {
+        Self {
+            xz: &self.xz[first * 2 * shape.d_inner..],
+            u: &self.u[first * shape.d_inner..],
+            projected: &self.projected[first * shape.n_projected()..],
+            delta: &self.delta[first * shape.d_inner..],
+        }
+    }
 }
 
 impl Mixer {
     fn conv_input<'a>(
-        &self,
+        &'a self,
         xz: &'a [f32],
         (weight, bias): (&'a [f32], &'a [f32]),
-        (start, len): (usize, usize),
-        state: &'a BlockState,
+        (sequence, start, len): (usize, usize, usize),
     ) -> ConvInput<'a> {
         let width = 2 * self.shape.d_inner;
         let x = Rows::strided(&xz[start * width..], width);
-        ConvInput { shape: self.shape.conv(len), x, weight, bias, state: Some(&state.conv) }
+        let state = self.initial[sequence].as_ref().map(|state| &*state.conv);
+        ConvInput { shape: self.shape.conv(len), x, weight, bias, state }
     }
 
-    fn scan_input<'a>(&self, reads: ScanReads<'a>, params: ScanParams<'a>) -> ScanInput<'a> {
+    fn scan_input<'a>(
+        &'a self,
+        reads: ScanReads<'a>,
+        params: ScanParams<'a>,
+        (sequence, start, len): (usize, usize, usize),
+    ) -> ScanInput<'a> {
         let MixerShape { d_inner, d_state, dt_rank, .. } = self.shape;
-        let (n_projected, (start, len)) = (self.shape.n_projected(), reads.span);
+        let n_projected = self.shape.n_projected();
         let projected = &reads.projected[start * n_projected..];
         ScanInput {
             shape: self.shape.scan(len),
@@ -155,7 +208,7 @@ impl Mixer {
             b: Rows::strided(&projected[dt_rank..], n_projected),
             c: Rows::strided(&projected[dt_rank + d_state..], n_projected),
             z: Some(Rows::strided(&reads.xz[start * 2 * d_inner + d_inner..], 2 * d_inner)),
-            h0: Some(reads.h0),
+            h0: self.initial[sequence].as_ref().map(|state| &*state.ssm),
         }
     }
 
@@ -164,47 +217,76 @@ impl Mixer {
         projected.chunks_exact(self.shape.n_projected()).flat_map(|row| &row[..self.shape.dt_rank]).copied().collect()
     }
 
+    /// The convolution of every sequence, `[rows, d_inner]`; its state after the last step goes into `last`.
+    fn conv_forward(&self, xz: &[f32], parameters: (&[f32], &[f32]), last: &mut [BlockState]) -> Vec<f32> {
+        let (shares, d_inner) = (self.shape.shares(), self.shape.d_inner);
+        let mut u = vec![0.0; self.shape.rows() * d_inner];
+        let work = cut(&shares, &mut u, d_inner).into_iter().zip(cut_sequences(&shares, last)).zip(&shares).collect();
+        for_shares(work, |kernels, ((u, last), share): ((&mut [f32], &mut [BlockState]), &Share)| {
+            let xz = &xz[share.rows.start * 2 * d_inner..];
+            for (span, last) in self.shape.spans(share).zip(last) {
+                let y = RowsMut::new(&mut u[span.1 * d_inner..], d_inner);
+                let output = ConvOutput { y, state_last: &mut last.conv };
+                conv1d::forward(kernels, &self.conv_input(xz, parameters, span), output).expect("matching shapes");
+            }
+        });
+        u
+    }
+
+    /// The scan of every sequence, `[rows, d_inner]`; its state after the last step goes into `last`.
+    fn scan_forward(
+        &self,
+        reads: ScanReads,
+        params: ScanParams,
+        last: &mut [BlockState],
+    ) -> (Vec<f32>, Vec<ScanCheckpoints>) {
+        let (shares, d_inner) = (self.shape.shares(), self.shape.d_inner);
+        let mut y = vec![0.0; self.shape.rows() * d_inner];
+        let work = cut(&shares, &mut y, d_inner).into_iter().zip(cut_sequences(&shares, last)).zip(&shares).collect();
+        let checkpoints = for_shares(work, |kernels, ((y, last), share): ((&mut [f32], &mut [BlockState]), &Share)| {
+            let reads = reads.from_row(share.rows.start, &self.shape);
+            let sequence = |(span, last): ((usize, usize, usize), &mut BlockState)| {
+                let mut checkpoints = ScanCheckpoints::default();
+                let output = ScanOutput { y: RowsMut::new(&mut y[span.1 * d_inner..], d_inner), h_last: &mut last.ssm };
+                scan::forward(kernels, &self.scan_input(reads, params, span), output, Some(&mut checkpoints))
+                    .expect("matching shapes");
+                checkpoints
+            };
+            self.shape.spans(share).zip(last).map(sequence).collect::<Vec<_>>()
+        });
+        (y, checkpoints.into_iter().flatten().collect())
+    }
+
     /// Gradients with respect to `u`, `delta`, `B`, `C` and the parameters of the scan; that of `z` goes
     /// into the second half of `d_xz`.
     fn scan_backward(
         &self,
-        xz: &[f32],
-        saved: &Saved,
+        reads: ScanReads,
+        checkpoints: &[ScanCheckpoints],
         params: ScanParams,
         grad: &[f32],
         d_xz: &mut [f32],
     ) -> ScanGradients {
-        let MixerShape { d_inner, d_state, .. } = self.shape;
+        let (shares, d_inner) = (self.shape.shares(), self.shape.d_inner);
         let mut all = ScanGradients::zeros(&self.shape);
-        let mut part = ScanGradients::zeros(&MixerShape { lengths: Arc::from([]), ..self.shape.clone() });
-        for (i, (start, len)) in self.shape.spans().enumerate() {
-            let (channels, states) = (start * d_inner, start * d_state);
-            let grads = ScanGrads {
-                u: RowsMut::new(&mut all.u[channels..], d_inner),
-                delta: RowsMut::new(&mut all.delta[channels..], d_inner),
-                b: RowsMut::new(&mut all.b[states..], d_state),
-                c: RowsMut::new(&mut all.c[states..], d_state),
-                z: Some(RowsMut::strided(&mut d_xz[2 * channels + d_inner..], 2 * d_inner)),
-                h0: None,
-                a_log: &mut part.a_log,
-                d: &mut part.d,
-                dt_bias: &mut part.dt_bias,
-            };
-            let reads = ScanReads {
-                xz,
-                u: &saved.u,
-                projected: &saved.projected,
-                delta: &saved.delta,
-                span: (start, len),
-                h0: &self.initial[i].ssm,
-            };
-            let grad = ScanGradOutput { y: Rows::new(&grad[channels..], d_inner), h_last: None };
-            let input = self.scan_input(reads, params);
-            scan::backward(kernels(), &input, &saved.checkpoints[i], grad, grads).expect("matching shapes");
-            add(&mut all.a_log, &part.a_log);
-            add(&mut all.d, &part.d);
-            add(&mut all.dt_bias, &part.dt_bias);
-        }
+        let mut rows = all.cut(&shares, self.shape.d_state);
+        let work = cut(&shares, d_xz, 2 * d_inner).into_iter().zip(&mut rows).zip(&shares).collect();
+        let sums = for_shares(work, |kernels, ((d_xz, rows), share): ((&mut [f32], &mut ScanRows), &Share)| {
+            let mut sum = ParameterSums::zeros(&self.shape);
+            let mut part = sum.clone();
+            let first = share.rows.start;
+            let (reads, grad) = (reads.from_row(first, &self.shape), &grad[first * d_inner..]);
+            for span in self.shape.spans(share) {
+                let grads = rows.gradients(span.1, &self.shape, &mut part, &mut d_xz[2 * span.1 * d_inner..]);
+                let grad = ScanGradOutput { y: Rows::new(&grad[span.1 * d_inner..], d_inner), h_last: None };
+                let input = self.scan_input(reads, params, span);
+                scan::backward(kernels, &input, &checkpoints[span.0], grad, grads).expect("matching shapes");
+                sum.add(&part);
+            }
+            sum
+        });
+        drop(rows);
+        sums.iter().for_each(|sum| all.parameters.add(sum));
         all
     }
 
@@ -216,25 +298,42 @@ impl Mixer {
         d_u: &[f32],
         d_xz: &mut [f32],
     ) -> (Vec<f32>, Vec<f32>) {
-        let width = 2 * self.shape.d_inner;
-        let [mut weight, mut bias] = [parameters.0, parameters.1].map(|p| vec![0.0; p.len()]);
-        let [mut part_weight, mut part_bias] = [weight.clone(), bias.clone()];
-        for ((start, len), state) in self.shape.spans().zip(self.initial.iter()) {
-            let grads = ConvGrads {
-                x: RowsMut::strided(&mut d_xz[start * width..], width),
-                weight: &mut part_weight,
-                bias: &mut part_bias,
-                state: None,
-            };
-            let y = Rows::new(&d_u[start * self.shape.d_inner..], self.shape.d_inner);
-            let input = self.conv_input(xz, parameters, (start, len), state);
-            conv1d::backward(kernels(), &input, ConvGradOutput { y, state_last: None }, grads)
-                .expect("matching shapes");
-            add(&mut weight, &part_weight);
-            add(&mut bias, &part_bias);
+        let (shares, d_inner) = (self.shape.shares(), self.shape.d_inner);
+        let width = 2 * d_inner;
+        let zeros = || [parameters.0, parameters.1].map(|p| vec![0.0; p.len()]);
+        let work = cut(&shares, d_xz, width).into_iter().zip(&shares).collect();
+        let sums = for_shares(work, |kernels, (d_xz, share): (&mut [f32], &Share)| {
+            let ([mut weight, mut bias], [mut part_weight, mut part_bias]) = (zeros(), zeros());
+            let (xz, d_u) = (&xz[share.rows.start * width..], &d_u[share.rows.start * d_inner..]);
+            for span in self.shape.spans(share) {
+                let grads = ConvGrads {
+                    x: RowsMut::strided(&mut d_xz[span.1 * width..], width),
+                    weight: &mut part_weight,
+                    bias: &mut part_bias,
+                    state: None,
+                };
+                let y = Rows::new(&d_u[span.1 * d_inner..], d_inner);
+                let input = self.conv_input(xz, parameters, span);
+                conv1d::backward(kernels, &input, ConvGradOutput { y, state_last: None }, grads)
+                    .expect("matching shapes");
+                add(&mut weight, &part_weight);
+                add(&mut bias, &part_bias);
+            }
+            [weight, bias]
+        });
+        let [mut weight, mut bias] = zeros();
+        for [part_weight, part_bias] in &sums {
+            add(&mut weight, part_weight);
+            add(&mut bias, part_bias);
         }
         (weight, bias)
     }
+}
+
+/// The states of the sequences of each share.
+fn cut_sequences<'a>(shares: &[Share], mut states: &'a mut [BlockState]) -> Vec<&'a mut [BlockState]> {
+    let part = |share: &Share| states.split_off_mut(..share.sequences.len()).expect("shares cover the sequences");
+    shares.iter().map(part).collect()
 }
 
 /// Gradients of the scan over all sequences.
@@ -243,17 +342,76 @@ struct ScanGradients {
     delta: Vec<f32>,
     b: Vec<f32>,
     c: Vec<f32>,
-    a_log: Vec<f32>,
-    d: Vec<f32>,
-    dt_bias: Vec<f32>,
+    parameters: ParameterSums,
 }
 
 impl ScanGradients {
     fn zeros(shape: &MixerShape) -> Self {
         let [u, delta] = [(); 2].map(|()| vec![0.0; shape.rows() * shape.d_inner]);
         let [b, c] = [(); 2].map(|()| vec![0.0; shape.rows() * shape.d_state]);
+        Self { u, delta, b, c, parameters: ParameterSums::zeros(shape) }
+    }
+
+    /// The rows of each share.
+    fn cut(&mut self, shares: &[Share], d_state: usize) -> Vec<ScanRows<'_>> {
+        let d_inner = self.u.len() / (self.b.len() / d_state).max(1);
+        let channels = cut(shares, &mut self.u, d_inner).into_iter().zip(cut(shares, &mut self.delta, d_inner));
+        let states = cut(shares, &mut self.b, d_state).into_iter().zip(cut(shares, &mut self.c, d_state));
+        channels.zip(states).map(|((u, delta), (b, c))| ScanRows { u, delta, b, c }).collect()
+    }
+}
+
+/// Gradients of the scan over the rows of a share.
+struct ScanRows<'a> {
+    u: &'a mut [f32],
+    delta: &'a mut [f32],
+    b: &'a mut [f32],
+    c: &'a mut [f32],
+}
+
+impl ScanRows<'_> {
+    /// Where the gradients of the sequence that starts at `row` go; `d_xz` starts there too.
+    fn gradients<'a>(
+        &'a mut self,
+        row: usize,
+        shape: &MixerShape,
+        sums: &'a mut ParameterSums,
+        d_xz: &'a mut [f32],
+    ) -> ScanGrads<'a> {
+        let MixerShape { d_inner, d_state, .. } = *shape;
+        let (channels, states) = (row * d_inner, row * d_state);
+        ScanGrads {
+            u: RowsMut::new(&mut self.u[channels..], d_inner),
+            delta: RowsMut::new(&mut self.delta[channels..], d_inner),
+            b: RowsMut::new(&mut self.b[states..], d_state),
+            c: RowsMut::new(&mut self.c[states..], d_state),
+            z: Some(RowsMut::strided(&mut d_xz[d_inner..], 2 * d_inner)),
+            h0: None,
+            a_log: &mut sums.a_log,
+            d: &mut sums.d,
+            dt_bias: &mut sums.dt_bias,
+        }
+    }
+}
+
+/// Gradients with respect to the parameters of the scan.
+#[derive(Clone)]
+struct ParameterSums {
+    a_log: Vec<f32>,
+    d: Vec<f32>,
+    dt_bias: Vec<f32>,
+}
+
+impl ParameterSums {
+    fn zeros(shape: &MixerShape) -> Self {
         let [d, dt_bias] = [(); 2].map(|()| vec![0.0; shape.d_inner]);
-        Self { u, delta, b, c, a_log: vec![0.0; shape.d_inner * shape.d_state], d, dt_bias }
+        Self { a_log: vec![0.0; shape.d_inner * shape.d_state], d, dt_bias }
+    }
+
+    fn add(&mut self, other: &Self) {
+        add(&mut self.a_log, &other.a_log);
+        add(&mut self.d, &other.d);
+        add(&mut self.dt_bias, &other.dt_bias);
     }
 }
 
@@ -264,28 +422,14 @@ impl FusedOp<8, 2> for Mixer {
         let MixerShape { d_inner, dt_rank, .. } = self.shape;
         let rows = self.shape.rows();
         let mut last: Vec<_> = self.initial.iter().map(|_| self.shape.zero_state()).collect();
-        let mut u = vec![0.0; rows * d_inner];
-        for (i, (start, len)) in self.shape.spans().enumerate() {
-            let y = RowsMut::new(&mut u[start * d_inner..], d_inner);
-            let output = ConvOutput { y, state_last: &mut last[i].conv };
-            let input = self.conv_input(xz, (conv_w, conv_b), (start, len), &self.initial[i]);
-            conv1d::forward(kernels(), &input, output).expect("matching shapes");
-        }
+        let u = self.conv_forward(xz, (conv_w, conv_b), &mut last);
         let mut projected = vec![0.0; rows * self.shape.n_projected()];
         gemm::forward(Write::Set, &u, (x_proj, None), d_inner, &mut projected);
         let mut delta = vec![0.0; rows * d_inner];
         gemm::forward(Write::Set, &self.low_rank(&projected), (dt_w, None), dt_rank, &mut delta);
-        let mut output = vec![0.0; rows * d_inner];
-        let mut checkpoints = vec![ScanCheckpoints::default(); self.initial.len()];
+        let reads = ScanReads { xz, u: &u, projected: &projected, delta: &delta };
         let params = ScanParams { a_log, d, dt_bias: dt_b };
-        for (i, span) in self.shape.spans().enumerate() {
-            let y = RowsMut::new(&mut output[span.0 * d_inner..], d_inner);
-            let h0 = &self.initial[i].ssm;
-            let reads = ScanReads { xz, u: &u, projected: &projected, delta: &delta, span, h0 };
-            let output = ScanOutput { y, h_last: &mut last[i].ssm };
-            scan::forward(kernels(), &self.scan_input(reads, params), output, Some(&mut checkpoints[i]))
-                .expect("matching shapes");
-        }
+        let (output, checkpoints) = self.scan_forward(reads, params, &mut last);
         *self.last.lock().expect("nobody panics while holding the lock") = last;
         let saved =
             Saved { u: u.into(), projected: projected.into(), delta: delta.into(), checkpoints: checkpoints.into() };
@@ -301,7 +445,9 @@ impl FusedOp<8, 2> for Mixer {
     ) -> [Option<Vec<f32>>; 8] {
         let MixerShape { d_inner, d_state, dt_rank, .. } = self.shape;
         let mut d_xz = vec![0.0; xz.len()];
-        let mut scan = self.scan_backward(xz, saved, ScanParams { a_log, d, dt_bias: dt_b }, grad, &mut d_xz);
+        let reads = ScanReads { xz, u: &saved.u, projected: &saved.projected, delta: &saved.delta };
+        let params = ScanParams { a_log, d, dt_bias: dt_b };
+        let mut scan = self.scan_backward(reads, &saved.checkpoints, params, grad, &mut d_xz);
 
         let low_rank = self.low_rank(&saved.projected);
         let (mut d_dt_w, mut d_low_rank) = (vec![0.0; dt_w.len()], vec![0.0; low_rank.len()]);
@@ -319,10 +465,7 @@ impl FusedOp<8, 2> for Mixer {
         gemm::backward_input(Write::Add, &d_projected, x_proj, d_inner, &mut scan.u);
 
         let (d_conv_w, d_conv_b) = self.conv_backward(xz, (conv_w, conv_b), &scan.u, &mut d_xz);
-        [d_xz, d_conv_w, d_conv_b, d_x_proj, d_dt_w, scan.dt_bias, scan.a_log, scan.d].map(Some)
+        let ParameterSums { a_log, d, dt_bias } = scan.parameters;
+        [d_xz, d_conv_w, d_conv_b, d_x_proj, d_dt_w, dt_bias, a_log, d].map(Some)
     }
-}
-
-fn add(sum: &mut [f32], values: &[f32]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }

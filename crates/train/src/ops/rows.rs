@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::{Forward, FusedOp, Input, apply};
+use crate::gemm::add;
 
 /// `y[i] = x[index[i]]` over the rows of `x` `[rows, width]`; the gradient adds up where rows repeat.
 pub(crate) fn gather(x: Input, index: Arc<[usize]>, width: usize) -> Tensor<2> {
@@ -189,8 +190,4 @@ impl FusedOp<2, 2> for ShiftedQueries {
         }
         [Some(d_query), Some(d_shift)]
     }
-}
-
-fn add(sum: &mut [f32], values: &[f32]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
