@@ -290,7 +290,13 @@ impl Drop for Open<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
+
+    fn meet(barrier: &Barrier) {
+        barrier.wait();
+    }
 
     fn up(count: &AtomicUsize) {
         count.fetch_add(1, Ordering::Relaxed);
@@ -317,8 +323,8 @@ mod tests {
     #[test]
     fn workers_take_part() {
         let pool = SpinPool::new(3).unwrap();
-        let barrier = std::sync::Barrier::new(3);
-        pool.enter(|| for_each(3, |_| drop(barrier.wait())));
+        let barrier = Barrier::new(3);
+        pool.enter(|| for_each(3, |_| meet(&barrier)));
         assert_eq!(pool.enter(current_threads), 3);
         assert_eq!(current_threads(), 1);
     }
@@ -346,12 +352,12 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
         let pool = SpinPool::new(2).unwrap();
-        let barrier = std::sync::Barrier::new(2);
+        let barrier = Barrier::new(2);
         for wrong in 0..2 {
             let operation = || {
                 pool.enter(|| {
                     for_each(2, |i| {
-                        barrier.wait();
+                        meet(&barrier);
                         assert!(i != wrong, "item {i}");
                     });
                 });
@@ -359,6 +365,6 @@ mod tests {
             let panic = catch_unwind(AssertUnwindSafe(operation)).unwrap_err();
             assert_eq!(panic.downcast_ref::<String>().map(String::as_str), Some(&*format!("item {wrong}")));
         }
-        pool.enter(|| for_each(2, |_| drop(barrier.wait())));
+        pool.enter(|| for_each(2, |_| meet(&barrier)));
     }
 }

@@ -94,7 +94,7 @@ impl VisionEncoder {
         let frames = frames_per_group(config);
         let chunks = patches.chunks(frames * frame_in).zip(grad.chunks(frames * frame_out));
         let work: Vec<_> = chunks.zip(groups).collect();
-        let per_lane = shared.lanes.run(work, |items| {
+        let per_share = shared.lanes.run(work, |items| {
             let network = Network::new(shared, parameters);
             let (mut grads, mut scratch) = (vec![0.0; parameters.len()], Scratch::default());
             for ((patches, grad), group) in items {
@@ -102,7 +102,7 @@ impl VisionEncoder {
             }
             grads
         });
-        let sum = per_lane.into_iter().reduce(|mut sum, grads| {
+        let sum = per_share.into_iter().reduce(|mut sum, grads| {
             add(&mut sum, &grads);
             sum
         });

@@ -167,8 +167,8 @@ struct ScanReads<'a> {
 }
 
 impl ScanReads<'_> {
-    /// The rows from `first` on.
-    fn from_row(self, first: usize, shape: &MixerShape) -> Self {
+    /// Without the rows before `first`.
+    fn skip(self, first: usize, shape: &MixerShape) -> Self {
         Self {
             xz: &self.xz[first * 2 * shape.d_inner..],
             u: &self.u[first * shape.d_inner..],
@@ -244,7 +244,7 @@ impl Mixer {
         let mut y = vec![0.0; self.shape.rows() * d_inner];
         let work = cut(&shares, &mut y, d_inner).into_iter().zip(cut_sequences(&shares, last)).zip(&shares).collect();
         let checkpoints = for_shares(work, |kernels, ((y, last), share): ((&mut [f32], &mut [BlockState]), &Share)| {
-            let reads = reads.from_row(share.rows.start, &self.shape);
+            let reads = reads.skip(share.rows.start, &self.shape);
             let sequence = |(span, last): ((usize, usize, usize), &mut BlockState)| {
                 let mut checkpoints = ScanCheckpoints::default();
                 let output = ScanOutput { y: RowsMut::new(&mut y[span.1 * d_inner..], d_inner), h_last: &mut last.ssm };
@@ -275,7 +275,7 @@ impl Mixer {
             let mut sum = ParameterSums::zeros(&self.shape);
             let mut part = sum.clone();
             let first = share.rows.start;
-            let (reads, grad) = (reads.from_row(first, &self.shape), &grad[first * d_inner..]);
+            let (reads, grad) = (reads.skip(first, &self.shape), &grad[first * d_inner..]);
             for span in self.shape.spans(share) {
                 let grads = rows.gradients(span.1, &self.shape, &mut part, &mut d_xz[2 * span.1 * d_inner..]);
                 let grad = ScanGradOutput { y: Rows::new(&grad[span.1 * d_inner..], d_inner), h_last: None };
