@@ -6,30 +6,49 @@ cd "$(dirname "$0")/.."
 cargo build --release --features train
 robomamba=target/release/robomamba
 
-# family episodes [options]; a complete data set is left alone.
+# folder family episodes [options]; a complete data set is left alone.
 record() {
-    local family=$1 episodes=$2
-    shift 2
-    [ -d "data/tabletop/$family" ] ||
-        "$robomamba" data record --family "$family" --episodes "$episodes" --noise 0.03 --blunders 0.06 --out data/tabletop "$@"
+    local folder=data/tabletop/$1 family=$2 episodes=$3
+    shift 3
+    [ -d "$folder/$family" ] || "$robomamba" data record --out "$folder" --family "$family" --episodes "$episodes" "$@"
 }
-record reach 3000
-record push 5000
-record pick_place 4000
-record sequence 5000
-record remember 3000 --delay-min 20 --delay-max 240
-
-# Trains a stage until its schedule, or this many minutes of it, are through; one that is through is left alone.
+# The same, driven by the policy that a stage gave and labelled by the expert (DAgger).
+drive() {
+    local folder=$1 family=$2 episodes=$3 stage=$4
+    shift 4
+    record "$folder" "$family" "$episodes" --policy "runs/train/$stage/checkpoints/last" --precision int8 --noise 0 "$@"
+}
+# Trains a stage; one that is through is left alone.
 stage() {
-    local config=$1
-    shift
-    [ -e "runs/train/$config/finished" ] || "$robomamba" train --config "configs/$config.toml" "$@"
-    touch "runs/train/$config/finished"
+    local name=$1
+    [ -e "runs/train/$name/finished" ] || "$robomamba" train --config "configs/$name.toml"
+    touch "runs/train/$name/finished"
 }
 # glibc gives a gigabyte of buffers back to the system at every step unless told not to; a seventh of the time.
 export MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=12000000000 MALLOC_TOP_PAD_=268435456
-stage tabletop-grounding
-# The next stage takes over before the learning rate has fallen.
-stage tabletop-frames --max-minutes 16.5
-stage tabletop-episodes --max-minutes 40
+
+noise=(--noise 0.03 --blunders 0.06)
+record demonstrations reach 4000 "${noise[@]}"
+record demonstrations push 5000 "${noise[@]}"
+record demonstrations pick_place 5000 "${noise[@]}"
+record demonstrations sequence 5000 "${noise[@]}"
+record demonstrations remember 3000 "${noise[@]}" --delay-min 20 --delay-max 240
+record short remember 6000 --noise 0 --seed 200000 --delay-min 5 --delay-max 60
+record long remember 3000 --noise 0 --seed 300000 --delay-min 60 --delay-max 240
+stage tabletop-frames
+
+first=(tabletop-frames --policy-share 0.7 --stateless --seed 100000)
+drive driven1 push 1500 "${first[@]}"
+drive driven1 pick_place 1200 "${first[@]}"
+drive driven1 reach 600 "${first[@]}"
+drive driven1 sequence 600 "${first[@]}"
+stage tabletop-driven
+
+second=(tabletop-driven --policy-share 0.8 --seed 110000)
+drive driven2 push 1500 "${second[@]}"
+drive driven2 pick_place 600 "${second[@]}"
+drive driven2 reach 400 "${second[@]}"
+drive driven2 remember 200 "${second[@]}" --delay-min 20 --delay-max 120
+drive driven2 sequence 1200 "${second[@]}"
+stage tabletop-memory
 stage tabletop
