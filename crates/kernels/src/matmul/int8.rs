@@ -211,10 +211,15 @@ impl Int8Product<'_> {
         let groups = self.depth.div_ceil(GROUP);
         let stride = groups * GROUP * PANEL;
         let panel = &self.weights.data[panel * stride..][..stride];
-        let rows: [&[u8]; R] = std::array::from_fn(|r| &self.x.row(row + r)[..groups * GROUP]);
+        // No closures here: one that is not inlined lacks the instruction set, and its loads become calls.
+        let mut rows: [&[u8]; R] = [&[]; R];
+        for (r, x) in rows.iter_mut().enumerate() {
+            *x = &self.x.row(row + r)[..groups * GROUP];
+        }
         let mut sums = [[s.zero_i32(); 2]; R];
         for (k, weights) in panel.chunks_exact(GROUP * PANEL).enumerate() {
-            let weights = [0, 1].map(|half| s.load_bytes(&weights[(offset + half * S::LANES) * GROUP..]));
+            let second = &weights[(offset + S::LANES) * GROUP..];
+            let weights = [s.load_bytes(&weights[offset * GROUP..]), s.load_bytes(second)];
             for (sums, x) in sums.iter_mut().zip(&rows) {
                 // Safety: `k` counts the groups, and each row has four bytes for every one.
                 let x = s.splat_bytes(unsafe { x.as_ptr().cast::<[u8; GROUP]>().add(k).read() });
