@@ -1,6 +1,6 @@
 //! Which instruction set the kernels use, chosen once at load.
 
-use crate::{KernelError, spin_pool};
+use crate::KernelError;
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,20 +55,6 @@ pub enum Threads {
     One,
     /// The current rayon pool.
     Rayon,
-    /// The [`SpinPool`](crate::SpinPool) that the calling thread has entered, or this thread alone; nothing is
-    /// allocated.
-    Spin,
-}
-
-impl Threads {
-    /// Threads that an operation called now would have.
-    pub fn count(self) -> usize {
-        match self {
-            Threads::One => 1,
-            Threads::Rayon => rayon::current_num_threads(),
-            Threads::Spin => spin_pool::current_threads(),
-        }
-    }
 }
 
 /// The handle that every operation takes: an instruction set that this processor is known to have, and a

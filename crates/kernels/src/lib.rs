@@ -43,10 +43,8 @@ mod parallel;
 pub mod scan;
 mod simd;
 pub mod softmax;
-mod spin_pool;
 mod view;
 
 pub use error::KernelError;
 pub use isa::{Isa, Kernels, Threads};
-pub use spin_pool::SpinPool;
 pub use view::{Rows, RowsMut};

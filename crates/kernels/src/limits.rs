@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::Kernels;
 use crate::parallel::for_each;
 use crate::simd::{Op, Simd};
+use crate::{Kernels, Threads};
 
 /// Independent chains of operations, more than the latency of one hides.
 const CHAINS: usize = 12;
@@ -26,7 +26,7 @@ pub fn int8_ops(kernels: Kernels) -> f64 {
 
 /// Highest rate at which `data`, 4 bytes a value, is read, in bytes per second. With several threads each reads a part.
 pub fn read_bytes(kernels: Kernels, data: &[f32]) -> f64 {
-    let threads = kernels.threads().count();
+    let threads = threads(kernels);
     let part = data.len().div_ceil(threads).max(1);
     let seconds = fastest(|| {
         for_each(kernels.threads(), threads, |i| {
@@ -37,9 +37,16 @@ pub fn read_bytes(kernels: Kernels, data: &[f32]) -> f64 {
     size_of_val(data) as f64 / seconds
 }
 
+fn threads(kernels: Kernels) -> usize {
+    match kernels.threads() {
+        Threads::One => 1,
+        Threads::Rayon => rayon::current_num_threads(),
+    }
+}
+
 /// Lanes of `work` per second, on all threads together; `work` returns the lanes that it went through.
 fn rate(kernels: Kernels, work: impl Fn(Kernels) -> usize + Send + Sync) -> f64 {
-    let threads = kernels.threads().count();
+    let threads = threads(kernels);
     let lanes = work(kernels);
     let seconds = fastest(|| {
         for_each(kernels.threads(), threads, |_| {
@@ -122,7 +129,6 @@ impl Op for Sum<'_> {
 mod tests {
     use super::*;
     use crate::Isa;
-    use crate::Threads;
 
     #[test]
     fn limits_are_ordered_as_machines_are() {

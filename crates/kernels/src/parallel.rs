@@ -5,13 +5,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::{RowsMut, Threads, spin_pool};
+use crate::{RowsMut, Threads};
 
 /// Calls `work` for every item; the order is free.
 pub(crate) fn for_each(threads: Threads, items: usize, work: impl Fn(usize) + Send + Sync) {
     match threads {
         Threads::Rayon if items > 1 => (0..items).into_par_iter().for_each(work),
-        Threads::Spin if items > 1 => spin_pool::for_each(items, work),
         _ => (0..items).for_each(work),
     }
 }
@@ -20,13 +19,6 @@ pub(crate) fn for_each(threads: Threads, items: usize, work: impl Fn(usize) + Se
 pub(crate) fn map<R: Send>(threads: Threads, items: usize, work: impl Fn(usize) -> R + Send + Sync) -> Vec<R> {
     match threads {
         Threads::Rayon if items > 1 => (0..items).into_par_iter().map(work).collect(),
-        Threads::Spin if items > 1 => {
-            let mut results: Vec<Option<R>> = (0..items).map(|_| None).collect();
-            let slots = SharedRows::flat(&mut results);
-            // Safety: every item has a slot of its own.
-            spin_pool::for_each(items, |item| unsafe { slots.part(0, item..item + 1) }[0] = Some(work(item)));
-            results.into_iter().map(|result| result.expect("every item was done")).collect()
-        }
         _ => (0..items).map(work).collect(),
     }
 }

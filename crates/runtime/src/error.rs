@@ -51,7 +51,7 @@ pub enum RuntimeError {
         /// Number of threads that were asked for.
         threads: usize,
         /// Why the system refused.
-        source: std::io::Error,
+        source: rayon::ThreadPoolBuildError,
     },
 }
 

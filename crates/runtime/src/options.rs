@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use robomamba_kernels::{Isa, Kernels, SpinPool, Threads};
+use robomamba_kernels::{Isa, Kernels, Threads};
 
 use crate::RuntimeError;
 
@@ -32,7 +32,7 @@ pub enum FrameReuse {
 #[derive(Clone, Debug)]
 pub(crate) struct Executor {
     pub kernels: Kernels,
-    pool: Option<Arc<SpinPool>>,
+    pool: Option<Arc<rayon::ThreadPool>>,
 }
 
 impl Executor {
@@ -43,20 +43,24 @@ impl Executor {
         if threads == 1 {
             return Ok(Self { kernels: Kernels::new(isa, Threads::One)?, pool: None });
         }
-        let pool = SpinPool::new(threads).map_err(|source| RuntimeError::Threads { threads, source })?;
-        Ok(Self { kernels: Kernels::new(isa, Threads::Spin)?, pool: Some(Arc::new(pool)) })
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("robomamba-{i}"))
+            .build()
+            .map_err(|source| RuntimeError::Threads { threads, source })?;
+        Ok(Self { kernels: Kernels::new(isa, Threads::Rayon)?, pool: Some(Arc::new(pool)) })
     }
 
     /// Runs `work` on the threads of this executor.
-    pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
+    pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
-            Some(pool) => pool.enter(work),
+            Some(pool) => pool.install(work),
             None => work(),
         }
     }
 
     /// Threads in use.
     pub fn threads(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| pool.threads())
+        self.pool.as_ref().map_or(1, |pool| pool.current_num_threads())
     }
 }

@@ -15,7 +15,8 @@ use crate::workspace::Workspace;
 
 /// A policy that runs `model` and owns all that changes. A clone is a fork: it goes its own way from here.
 ///
-/// After the first step with an instruction, [`Policy::act`] allocates nothing.
+/// After the first step with an instruction, [`Policy::act`] allocates nothing on one thread. On several, the
+/// thread pool's queue takes a new block of memory about every sixty steps.
 #[derive(Clone, Debug)]
 pub struct Session {
     model: Arc<Model>,

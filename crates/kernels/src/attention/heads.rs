@@ -84,7 +84,10 @@ fn with_scratch(
     (scratch, len): (&mut Vec<f32>, usize),
     work: impl Fn(Range<usize>, &mut [f32]) + Send + Sync,
 ) {
-    let slots = threads.count().min(items).max(1);
+    let slots = match threads {
+        Threads::One => 1,
+        Threads::Rayon => rayon::current_num_threads().min(items).max(1),
+    };
     if scratch.len() < slots * len {
         scratch.resize(slots * len, 0.0);
     }

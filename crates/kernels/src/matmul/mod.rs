@@ -197,9 +197,11 @@ impl PackedMatrix {
     /// In how many pieces the outputs are cut for the threads.
     fn pieces(&self, kernels: Kernels, rows: usize) -> usize {
         let work = rows * self.n_out * self.n_in;
-        match kernels.threads().count() {
-            // Several per thread, so that none waits long for the last.
-            threads @ 2.. if work >= PARALLEL_MIN => (4 * threads).min(self.n_out.div_ceil(PANEL)).max(1),
+        match kernels.threads() {
+            Threads::Rayon if work >= PARALLEL_MIN => {
+                // Several per thread, so that none waits long for the last.
+                (4 * rayon::current_num_threads()).min(self.n_out.div_ceil(PANEL)).max(1)
+            }
             _ => 1,
         }
     }

@@ -1,7 +1,7 @@
 //! Peak rates of the machine.
 
 use anyhow::Result;
-use robomamba_kernels::{Isa, Kernels, SpinPool, Threads, limits};
+use robomamba_kernels::{Isa, Kernels, Threads, limits};
 use serde::Serialize;
 
 use crate::table::Table;
@@ -30,9 +30,9 @@ pub fn measure(threads: usize) -> Result<Vec<Limits>> {
     let mut counts = vec![1, threads];
     counts.dedup();
     let at = |threads: usize| -> Result<Limits> {
-        let kernels = Kernels::new(Isa::detect(), Threads::Spin)?;
-        let pool = SpinPool::new(threads)?;
-        Ok(pool.enter(|| Limits {
+        let kernels = Kernels::new(Isa::detect(), if threads == 1 { Threads::One } else { Threads::Rayon })?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+        Ok(pool.install(|| Limits {
             threads,
             f32_gflops: limits::float_ops(kernels) / 1e9,
             int8_gops: limits::int8_ops(kernels) / 1e9,

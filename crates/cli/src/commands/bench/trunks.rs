@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use robomamba_kernels::{Isa, Kernels, SpinPool, Threads};
+use robomamba_kernels::{Isa, Kernels, Threads};
 use robomamba_model::{BackboneConfig, Preset, Weights};
 use robomamba_runtime::{Backbone, Format, State, Workspace};
 use serde::Serialize;
@@ -46,7 +46,7 @@ pub struct SequencePoint {
 
 /// The two trunks of a preset with random weights, on a pool of threads.
 struct Bench {
-    pool: SpinPool,
+    pool: rayon::ThreadPool,
     kernels: Kernels,
     weights: [(&'static str, BackboneConfig, Weights); 2],
 }
@@ -62,8 +62,8 @@ impl Bench {
         };
         let weights =
             [("mamba", mamba.clone(), weights(&mamba)), ("transformer", transformer.clone(), weights(&transformer))];
-        let kernels = Kernels::new(Isa::detect(), Threads::Spin)?;
-        Ok(Self { pool: SpinPool::new(threads)?, kernels, weights })
+        let kernels = Kernels::new(Isa::detect(), if threads == 1 { Threads::One } else { Threads::Rayon })?;
+        Ok(Self { pool: rayon::ThreadPoolBuilder::new().num_threads(threads).build()?, kernels, weights })
     }
 }
 
@@ -78,7 +78,7 @@ pub fn history(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec
     for (trunk, config, weights) in &bench.weights {
         for &format in formats {
             let backbone = Backbone::new(format, config, weights, "backbone")?;
-            let of = bench.pool.enter(|| histories(trunk, format, &backbone, bench.kernels, effort));
+            let of = bench.pool.install(|| histories(trunk, format, &backbone, bench.kernels, effort));
             points.extend(of.with_context(|| format!("{trunk} in {format}"))?);
         }
     }
@@ -170,7 +170,7 @@ pub fn sequences(preset: Preset, effort: Effort) -> Result<Vec<SequencePoint>> {
         let backbone = Backbone::new(Format::F32, config, weights, "backbone")?;
         for tokens in [100, 512, 1_000, 10_000].into_iter().filter(|&tokens| tokens <= effort.sequence_max) {
             let mut workspace = Workspace::new(bench.kernels);
-            let ms = bench.pool.enter(|| sequence_ms(&backbone, tokens, &mut workspace))?;
+            let ms = bench.pool.install(|| sequence_ms(&backbone, tokens, &mut workspace))?;
             points.push(SequencePoint { trunk, tokens, ms });
         }
     }
