@@ -21,9 +21,9 @@ const PLACE_M: f32 = 0.03;
 /// A block that is in the way is put down this far away.
 const ASIDE_M: f32 = 0.085;
 /// Slowest and fastest pushing, as an action. A block that is pushed off its middle turns away the faster, the faster
-/// it is pushed: at 0.4 by a factor of e in 0.3 s.
+/// it is pushed: at 0.4 by a factor of e in about 0.3 s.
 const PUSH_SPEED: (f32, f32) = (0.25, 0.4);
-/// Action per metre of distance from the lane while pushing, which brings the hand back three times as fast as that.
+/// Action per metre of distance from the lane while pushing, which brings the hand back about three times as fast.
 const PUSH_GAIN: f32 = 25.0;
 /// Farther than this from the lane the pusher is raised and set down anew.
 const PUSH_LATERAL_MAX_M: f32 = 0.026;
@@ -119,25 +119,25 @@ fn push(world: &World, block: usize, zone: usize) -> (Vec2, f32) {
     if may_lower(relative, way) { (towards(world, lane.from), CLOSE) } else { travel(world, lane.from) }
 }
 
-/// Position across and along `way`.
-fn across_and_along(relative: Vec2, way: Vec2) -> (Vec2, f32) {
+/// The direction of `way`, and what `relative` is across and along it.
+fn resolve(relative: Vec2, way: Vec2) -> (Vec2, Vec2, f32) {
     let direction = way.normalize_or_zero();
     let along = relative.dot(direction);
-    (relative - direction * along, along)
+    (direction, relative - direction * along, along)
 }
 
 /// Whether the hand can come down where it is: anywhere behind the block on its lane.
+///
+/// `relative` is the hand as seen from the block, `way` the target as seen from the block.
 fn may_lower(relative: Vec2, way: Vec2) -> bool {
-    let (lateral, along) = across_and_along(relative, way);
+    let (_, lateral, along) = resolve(relative, way);
     lateral.length() < LOWER_LATERAL_M && (LOWER_BEHIND_M.0..LOWER_BEHIND_M.1).contains(&-along)
 }
 
-/// Pushes straight to the target, staying behind the block; raises the hand when it is not behind it.
-///
-/// `relative` is the hand as seen from the block, `way` the target as seen from the block.
+/// Pushes straight to the target, staying behind the block; raises the hand when it is not behind it. The arguments are
+/// those of [`may_lower`].
 fn push_along(relative: Vec2, way: Vec2) -> (Vec2, f32) {
-    let direction = way.normalize_or_zero();
-    let (lateral, along) = across_and_along(relative, way);
+    let (direction, lateral, along) = resolve(relative, way);
     let off = lateral.length() / PUSH_LATERAL_MAX_M;
     if along > -0.5 * GRASP_RADIUS_M || off > 1.0 {
         return (Vec2::ZERO, OPEN);

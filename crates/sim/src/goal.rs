@@ -35,7 +35,7 @@ pub(crate) enum Goal {
     Push { block: usize, zone: usize },
     /// Try the lid of the container.
     Open { container: usize },
-    /// Stay at home until the go signal.
+    /// Hold still until the go signal.
     Wait,
 }
 

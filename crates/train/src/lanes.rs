@@ -2,7 +2,6 @@
 //! group's working set stays in one core's cache and nothing synchronises inside a network.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -30,23 +29,18 @@ impl Lanes {
     pub(crate) fn run<T: Send, R: Send>(&self, items: Vec<T>, work: impl Fn(Vec<T>) -> R + Sync) -> Vec<R> {
         let size = items.len().div_ceil(N_SHARE).max(1);
         let mut items = items.into_iter();
-        let shares: Vec<_> =
-            std::iter::from_fn(|| Some(items.by_ref().take(size).collect::<Vec<T>>()).filter(|it| !it.is_empty()))
-                .map(|share| (Mutex::new(Some(share)), Mutex::new(None)))
-                .collect();
-        let next = AtomicUsize::new(0);
-        let lane = || {
-            while let Some((share, result)) = shares.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let share = lock(share).take().expect("every number is drawn once");
-                *lock(result) = Some(work(share));
-            }
-        };
-        std::thread::scope(|scope| self.pools.iter().for_each(|pool| drop(scope.spawn(|| pool.install(lane)))));
-        let result = |(_, result): (_, Mutex<Option<R>>)| result.into_inner().ok().flatten();
-        shares.into_iter().map(|share| result(share).expect("a lane only fails by a bug of ours")).collect()
+        let shares = std::iter::from_fn(|| {
+            let share: Vec<T> = items.by_ref().take(size).collect();
+            (!share.is_empty()).then_some(share)
+        });
+        let queue = Mutex::new(shares.collect::<Vec<_>>().into_iter().enumerate());
+        let next = || queue.lock().expect("nobody panics while holding the lock").next();
+        let lane = || std::iter::from_fn(next).map(|(i, share)| (i, work(share))).collect::<Vec<_>>();
+        let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
+            let running: Vec<_> = self.pools.iter().map(|pool| scope.spawn(|| pool.install(lane))).collect();
+            running.into_iter().flat_map(|lane| lane.join().expect("a lane only fails by a bug of ours")).collect()
+        });
+        results.sort_unstable_by_key(|&(i, _)| i);
+        results.into_iter().map(|(_, result)| result).collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics while holding the lock")
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use clap::Args;
+use clap::{Arg, Args};
 use robomamba_data::{DataError, Dataset, DatasetWriter, EpisodeWriter, Feature, Features, Frame, Value, WriterConfig};
 use robomamba_policy::{ActionChunk, ChunkQueue, Observation, Policy};
 use robomamba_runtime::Session;
@@ -27,6 +27,7 @@ use crate::summary::Summary;
 
 /// Options of `data record`.
 #[derive(Args)]
+#[command(mut_args(of_policy))]
 pub struct RecordArgs {
     #[command(flatten)]
     families: Families,
@@ -81,6 +82,12 @@ pub struct RecordArgs {
     /// Print the summary as JSON on stdout
     #[arg(long)]
     json: bool,
+}
+
+/// How a policy drives is only asked where one does.
+fn of_policy(arg: Arg) -> Arg {
+    let belongs = ["format", "blend", "blend_decay"].contains(&arg.get_id().as_str());
+    if belongs { arg.requires("policy") } else { arg }
 }
 
 /// Everything that decides the content of one data set; stored in it as its recipe.

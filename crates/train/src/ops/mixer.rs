@@ -110,11 +110,12 @@ impl MixerShape {
         self.lengths.chunks(count).enumerate().map(share).collect()
     }
 
-    /// The sequences of a share: number, first row among those of the share, and length.
-    fn spans(&self, share: &Share) -> impl Iterator<Item = (usize, usize, usize)> {
-        share.sequences.clone().scan(0, |end, i| {
-            *end += self.lengths[i];
-            Some((i, *end - self.lengths[i], self.lengths[i]))
+    /// The sequences of a share.
+    fn spans(&self, share: &Share) -> impl Iterator<Item = Span> {
+        share.sequences.clone().scan(0, |end, sequence| {
+            let (start, len) = (*end, self.lengths[sequence]);
+            *end += len;
+            Some(Span { sequence, start, len })
         })
     }
 
@@ -140,6 +141,16 @@ const N_SHARE: usize = 16;
 struct Share {
     sequences: Range<usize>,
     rows: Range<usize>,
+}
+
+/// A sequence of a share.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    /// Its number among all sequences.
+    sequence: usize,
+    /// Its first row among those of the share.
+    start: usize,
+    len: usize,
 }
 
 /// Handles every share: on a thread each if there are enough of them, else one by one on all threads.
@@ -183,7 +194,7 @@ impl Mixer {
         &'a self,
         xz: &'a [f32],
         (weight, bias): (&'a [f32], &'a [f32]),
-        (sequence, start, len): (usize, usize, usize),
+        Span { sequence, start, len }: Span,
     ) -> ConvInput<'a> {
         let width = 2 * self.shape.d_inner;
         let x = Rows::strided(&xz[start * width..], width);
@@ -195,7 +206,7 @@ impl Mixer {
         &'a self,
         reads: ScanReads<'a>,
         params: ScanParams<'a>,
-        (sequence, start, len): (usize, usize, usize),
+        Span { sequence, start, len }: Span,
     ) -> ScanInput<'a> {
         let MixerShape { d_inner, d_state, dt_rank, .. } = self.shape;
         let n_projected = self.shape.n_projected();
@@ -225,7 +236,7 @@ impl Mixer {
         for_shares(work, |kernels, ((u, last), share): ((&mut [f32], &mut [BlockState]), &Share)| {
             let xz = &xz[share.rows.start * 2 * d_inner..];
             for (span, last) in self.shape.spans(share).zip(last) {
-                let y = RowsMut::new(&mut u[span.1 * d_inner..], d_inner);
+                let y = RowsMut::new(&mut u[span.start * d_inner..], d_inner);
                 let output = ConvOutput { y, state_last: &mut last.conv };
                 conv1d::forward(kernels, &self.conv_input(xz, parameters, span), output).expect("matching shapes");
             }
@@ -245,9 +256,10 @@ impl Mixer {
         let work = cut(&shares, &mut y, d_inner).into_iter().zip(cut_sequences(&shares, last)).zip(&shares).collect();
         let checkpoints = for_shares(work, |kernels, ((y, last), share): ((&mut [f32], &mut [BlockState]), &Share)| {
             let reads = reads.skip(share.rows.start, &self.shape);
-            let sequence = |(span, last): ((usize, usize, usize), &mut BlockState)| {
+            let sequence = |(span, last): (Span, &mut BlockState)| {
                 let mut checkpoints = ScanCheckpoints::default();
-                let output = ScanOutput { y: RowsMut::new(&mut y[span.1 * d_inner..], d_inner), h_last: &mut last.ssm };
+                let output =
+                    ScanOutput { y: RowsMut::new(&mut y[span.start * d_inner..], d_inner), h_last: &mut last.ssm };
                 scan::forward(kernels, &self.scan_input(reads, params, span), output, Some(&mut checkpoints))
                     .expect("matching shapes");
                 checkpoints
@@ -277,10 +289,10 @@ impl Mixer {
             let first = share.rows.start;
             let (reads, grad) = (reads.skip(first, &self.shape), &grad[first * d_inner..]);
             for span in self.shape.spans(share) {
-                let grads = rows.gradients(span.1, &self.shape, &mut part, &mut d_xz[2 * span.1 * d_inner..]);
-                let grad = ScanGradOutput { y: Rows::new(&grad[span.1 * d_inner..], d_inner), h_last: None };
+                let grads = rows.gradients(span.start, &self.shape, &mut part, &mut d_xz[2 * span.start * d_inner..]);
+                let grad = ScanGradOutput { y: Rows::new(&grad[span.start * d_inner..], d_inner), h_last: None };
                 let input = self.scan_input(reads, params, span);
-                scan::backward(kernels, &input, &checkpoints[span.0], grad, grads).expect("matching shapes");
+                scan::backward(kernels, &input, &checkpoints[span.sequence], grad, grads).expect("matching shapes");
                 sum.add(&part);
             }
             sum
@@ -307,12 +319,12 @@ impl Mixer {
             let (xz, d_u) = (&xz[share.rows.start * width..], &d_u[share.rows.start * d_inner..]);
             for span in self.shape.spans(share) {
                 let grads = ConvGrads {
-                    x: RowsMut::strided(&mut d_xz[span.1 * width..], width),
+                    x: RowsMut::strided(&mut d_xz[span.start * width..], width),
                     weight: &mut part_weight,
                     bias: &mut part_bias,
                     state: None,
                 };
-                let y = Rows::new(&d_u[span.1 * d_inner..], d_inner);
+                let y = Rows::new(&d_u[span.start * d_inner..], d_inner);
                 let input = self.conv_input(xz, parameters, span);
                 conv1d::backward(kernels, &input, ConvGradOutput { y, state_last: None }, grads)
                     .expect("matching shapes");

@@ -1,6 +1,7 @@
 //! Tests of the graph from inside.
 
 mod batching;
+mod gemm;
 mod gradients;
 mod grounding;
 mod losses;
