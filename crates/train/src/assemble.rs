@@ -11,10 +11,11 @@ use robomamba_policy::{CameraSpec, Image, NormStats};
 use crate::config::{AugmentConfig, BatchConfig};
 use crate::corpus::{Corpus, Recorded};
 use crate::learner::Labels;
-use crate::modules::{Batch, Episodes, Frames, Texts};
+use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, Texts};
 use crate::ops::grounding::Pointer;
 use crate::ops::loss::Target;
 use crate::ops::recognition::Thing;
+use crate::parameters::Leaves;
 use crate::plan::{PlannedBatch, Segment, seeded};
 use crate::{Result, TrainError};
 
@@ -36,7 +37,16 @@ pub(crate) struct Assembler {
     pub shows: bool,
     /// Coordinates that the token of a frame is to tell.
     pub n_pointing: usize,
+    /// Encoders and connector, if none of them learns: then every frame is encoded once in a run.
+    pub encoder: Option<Encoder>,
     pub seed: u64,
+}
+
+/// The part of a model that makes tokens of frames, with weights that do not change.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    pub model: PolicyModel,
+    pub leaves: Leaves,
 }
 
 /// A batch that is ready to be learnt from.
@@ -65,15 +75,14 @@ impl Assembler {
     /// # Errors
     /// When an image is damaged.
     pub(crate) fn assemble(&self, plan: &PlannedBatch, number: u64) -> Result<Ready> {
-        let mut rng = seeded(self.seed, &[3, number]);
-        let mut frames = FrameBuilder::new(self);
-        let mut words = Words::default();
-        let (mut frame_of_step, mut state) = (Vec::new(), Vec::new());
+        let Sights { frames, n_frame, frame, pointing } = match &self.encoder {
+            Some(encoder) => self.known(encoder, plan)?,
+            None => self.pictures(plan, &mut seeded(self.seed, &[3, number]))?,
+        };
+        let mut state = Vec::new();
         let mut labels = LabelBuilder::default();
         for segment in plan {
             let recorded = self.recorded(segment);
-            let look = Look::random(&self.augment, &mut rng);
-            frames.add(recorded, segment, &look, &mut words, &mut frame_of_step)?;
             let n = self.config.features.state.dim();
             let mut values =
                 recorded.episode.state().unwrap_or_default()[segment.start * n..][..segment.len * n].to_vec();
@@ -81,24 +90,67 @@ impl Assembler {
             state.extend(values);
             labels.add(self, recorded, segment);
         }
-        let (n_frame, n_step) = (frames.instruction.len(), frame_of_step.len());
-        let texts = words.into_texts(&self.tokens);
+        let n_step = frame.len();
         let lengths = plan.iter().map(|segment| segment.len).collect();
-        let pointing = frames.pointing.finish();
-        let frames = Frames {
-            patches: frames.patches,
-            instruction: frames.instruction.into(),
-            pointers: frames.pointers.into(),
-            things: frames.things.into(),
-        };
-        let episodes = Episodes { lengths, frame: frame_of_step.into(), state };
-        let labels = labels.finish(pointing);
-        Ok(Ready { batch: Batch { frames, texts, episodes }, labels, n_frame, n_step })
+        let episodes = Episodes { lengths, frame: frame.into(), state };
+        Ok(Ready { batch: Batch { frames, episodes }, labels: labels.finish(pointing), n_frame, n_step })
+    }
+
+    /// What the steps of `plan` see, to be encoded; the pictures are changed at random.
+    fn pictures(&self, plan: &PlannedBatch, rng: &mut ChaCha8Rng) -> Result<Sights> {
+        let mut frames = FrameBuilder::new(self);
+        for segment in plan {
+            let look = Look::random(&self.augment, rng);
+            frames.add(self.recorded(segment), segment, &look)?;
+        }
+        Ok(frames.finish())
+    }
+
+    /// What the steps of `plan` see, encoded: each episode at its first use, as it was recorded.
+    fn known(&self, encoder: &Encoder, plan: &PlannedBatch) -> Result<Sights> {
+        let d_model = self.config.backbone.d_model();
+        let (mut tokens, mut frame) = (Vec::new(), Vec::new());
+        for segment in plan {
+            let recorded = self.recorded(segment);
+            let all = match recorded.tokens.get() {
+                Some(all) => all,
+                None => {
+                    let all = self.encode(encoder, recorded)?;
+                    recorded.tokens.get_or_init(|| all)
+                }
+            };
+            let (first, last) = (recorded.run(segment.start), recorded.run(segment.start + segment.len - 1));
+            let before = tokens.len() / d_model;
+            let steps = segment.start..segment.start + segment.len;
+            frame.extend(steps.map(|step| before + recorded.run(step) - first));
+            tokens.extend_from_slice(&all[first * d_model..(last + 1) * d_model]);
+        }
+        let n_frame = tokens.len() / d_model;
+        Ok(Sights { frames: Frames::Tokens(tokens), n_frame, frame, pointing: Collected::default().finish() })
+    }
+
+    /// The tokens of all distinct frames of an episode.
+    fn encode(&self, encoder: &Encoder, recorded: &Recorded) -> Result<Vec<f32>> {
+        let mut frames = FrameBuilder::new(self);
+        let whole = Segment { episode: (0, 0), start: 0, len: recorded.len, continues: None };
+        frames.add(recorded, &whole, &Look::UNCHANGED)?;
+        let Frames::Pictures(pictures) = frames.finish().frames else { unreachable!("the builder makes pictures") };
+        Ok(encoder.model.tokens(&encoder.leaves, pictures))
     }
 
     fn recorded(&self, segment: &Segment) -> &Recorded {
         &self.corpus.sources[segment.episode.0].episodes[segment.episode.1]
     }
+}
+
+/// What the steps of a batch see.
+struct Sights {
+    frames: Frames,
+    /// Distinct frames.
+    n_frame: usize,
+    /// Frame of each step.
+    frame: Vec<usize>,
+    pointing: Target,
 }
 
 /// How the images of an episode are changed: `y = x * gain + bias` per channel on values in `[0, 1]`, and a shift.
@@ -111,6 +163,8 @@ struct Look {
 }
 
 impl Look {
+    const UNCHANGED: Self = Self { gain: [1.0; 3], bias: 0.0, shift: (0, 0) };
+
     fn random(augment: &AugmentConfig, rng: &mut ChaCha8Rng) -> Self {
         let mut around = |size: f32| if size > 0.0 { rng.random_range(-size..=size) } else { 0.0 };
         let contrast = 1.0 + around(augment.contrast);
@@ -158,9 +212,11 @@ struct FrameBuilder<'a> {
     scratch: Vec<ImageScratch>,
     patches: Vec<f32>,
     instruction: Vec<usize>,
+    words: Words,
     pointers: Vec<Pointer>,
     things: Vec<Thing>,
     pointing: Collected,
+    frame_of_step: Vec<usize>,
 }
 
 impl<'a> FrameBuilder<'a> {
@@ -171,21 +227,29 @@ impl<'a> FrameBuilder<'a> {
             scratch,
             patches: Vec::new(),
             instruction: Vec::new(),
+            words: Words::default(),
             pointers: Vec::new(),
             things: Vec::new(),
             pointing: Collected::default(),
+            frame_of_step: Vec::new(),
         }
     }
 
+    fn finish(self) -> Sights {
+        let n_frame = self.instruction.len();
+        let pictures = Pictures {
+            patches: self.patches,
+            instruction: self.instruction.into(),
+            texts: self.words.into_texts(&self.assembler.tokens),
+            pointers: self.pointers.into(),
+            things: self.things.into(),
+        };
+        let pointing = self.pointing.finish();
+        Sights { frames: Frames::Pictures(pictures), n_frame, frame: self.frame_of_step, pointing }
+    }
+
     /// Adds the frames of a segment, one per run of equal ones.
-    fn add(
-        &mut self,
-        recorded: &Recorded,
-        segment: &Segment,
-        look: &Look,
-        words: &mut Words,
-        frame_of_step: &mut Vec<usize>,
-    ) -> Result<()> {
+    fn add(&mut self, recorded: &Recorded, segment: &Segment, look: &Look) -> Result<()> {
         for step in segment.start..segment.start + segment.len {
             if step == segment.start || recorded.runs.binary_search(&step).is_ok() {
                 self.encode(recorded, step, look).map_err(|source| TrainError::Dataset {
@@ -199,9 +263,9 @@ impl<'a> FrameBuilder<'a> {
                     self.show(recorded, step, look);
                 }
                 self.locate(recorded, step, look);
-                self.instruction.push(words.place(recorded.instruction[step]));
+                self.instruction.push(self.words.place(recorded.instruction[step]));
             }
-            frame_of_step.push(self.instruction.len() - 1);
+            self.frame_of_step.push(self.instruction.len() - 1);
         }
         Ok(())
     }

@@ -22,11 +22,13 @@ pub struct TrainConfig {
     /// The trunk; the Transformer has the width, depth and parameter count of the preset's Mamba.
     #[serde(default)]
     pub backbone: Backbone,
-    /// Checkpoint folder whose weights, statistics and tokenizer the run starts from, for fine-tuning.
+    /// Checkpoint folder whose weights, statistics and tokenizer the run starts from, for fine-tuning. The heads that
+    /// only training has continue too, where the training state lies beside the policy.
     #[serde(default)]
     pub initial_checkpoint: Option<PathBuf>,
     /// Parts that keep the weights they start from, by the names of their parameters: `vision`, `text`, `connector`,
-    /// `backbone`, `head.action`, .. What lies before the first trained part costs only its forward pass.
+    /// `backbone`, `head.action`, .. What lies before the first trained part costs only its forward pass; with `vision`,
+    /// `text` and `connector` frozen every frame of the data is encoded only once in a run.
     #[serde(default)]
     pub frozen: Vec<String>,
     /// `tokenizer.json` to use; without it a vocabulary is built from the instructions of the data.

@@ -1,7 +1,7 @@
 //! The episodes of all data sets in memory, images still encoded.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use robomamba_data::{Dataset, Episode, FeatureStats};
 use robomamba_model::TextTokenizer;
@@ -40,6 +40,8 @@ pub(crate) struct Recorded {
     pub grounding: Vec<Places<2>>,
     /// What lies where, for each camera of which the data knows it.
     pub things: Vec<Places<4>>,
+    /// What encoders and connector that do not learn make of the first step of each run, `[runs, d_model]`.
+    pub tokens: OnceLock<Vec<f32>>,
 }
 
 /// Places in the pictures of one camera, `N` values each, of which the first two are x and y as fractions of the
@@ -160,6 +162,11 @@ impl Corpus {
 }
 
 impl Recorded {
+    /// Number of the run of equal frames that `step` belongs to.
+    pub(crate) fn run(&self, step: usize) -> usize {
+        self.runs.partition_point(|&start| start <= step) - 1
+    }
+
     /// Privileged state of every step, `[len, n]`.
     pub(crate) fn environment(&self) -> &[f32] {
         self.episode.f32(ENVIRONMENT_STATE).unwrap_or_default()
@@ -201,7 +208,8 @@ fn record(config: &DataConfig, episode: Episode, instructions: &mut Interner) ->
     let grounding = places(config, &episode, GROUNDING)?;
     let things = places(config, &episode, THINGS)?;
     check_classes(config, &things)?;
-    Ok(Recorded { len, runs, instruction, success: episode.success(), demonstration, grounding, things, episode })
+    let (success, tokens) = (episode.success(), OnceLock::new());
+    Ok(Recorded { len, runs, instruction, success, demonstration, grounding, things, tokens, episode })
 }
 
 /// The places that the data knows of each camera under a name with `knowledge` in the place of `.images.`.

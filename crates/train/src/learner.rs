@@ -21,8 +21,8 @@ pub struct LossConfig {
     /// Weight of the cross-entropy between the connector's attention and the places of the things that an instruction
     /// speaks of, where the data knows them; 0 does without.
     pub grounding: f32,
-    /// Weight of the cross-entropy of a linear classifier on the patch tokens, which only training has, where the data
-    /// knows what lies where; 0 does without.
+    /// Weight of what a linear layer on the patch tokens, which only training has, tells wrong of the things in the
+    /// picture: kind, colour and place, where the data knows them; 0 does without.
     pub recognition: f32,
     /// Weight of the regression of the places that an instruction speaks of from the token of a frame alone, where the
     /// data knows them, so that the trunk need not remember what is to be seen; 0 does without.
@@ -63,7 +63,7 @@ pub struct Losses {
     /// Cross-entropy of the connector's attention.
     #[serde(default)]
     pub grounding: f32,
-    /// Cross-entropy of what the patch tokens tell.
+    /// What the patch tokens tell wrong.
     #[serde(default)]
     pub recognition: f32,
     /// Loss of the named places' regression.
@@ -184,5 +184,7 @@ impl Learner {
 /// Transition of the pointing loss from quadratic to linear: two hundredths of a picture's width.
 const POINTING_BETA: f32 = 0.04;
 
-/// Transition of the auxiliary loss from quadratic to linear, in standard deviations.
-const AUXILIARY_BETA: f32 = 0.1;
+/// Transition of the auxiliary loss from quadratic to linear, in standard deviations: wide, because much of the privileged
+/// state is zeros and ones, and what is linear in their error draws to the likelier value until the other is more likely
+/// than not, so that a faint memory of it would be of no use.
+const AUXILIARY_BETA: f32 = 1.0;

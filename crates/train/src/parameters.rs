@@ -35,6 +35,11 @@ pub struct Parameter {
 }
 
 impl Parameter {
+    /// Whether it belongs to a head that training adds.
+    pub(crate) fn is_of_training(&self) -> bool {
+        self.spec.name.split('.').next().is_some_and(|first| ADDED.contains(&first))
+    }
+
     /// Whether AdamW decays it: matrices only, and neither embeddings nor the parameters of the state-space
     /// model, as in upstream's `_no_weight_decay`.
     pub fn decays(&self) -> bool {
@@ -78,13 +83,15 @@ impl Parameters {
         Ok(Self { list })
     }
 
-    /// Freezes everything below the names in `parts`, such as `vision` or `head.confidence`.
+    /// Freezes the parameters named in `parts` and everything below these names, such as `vision` or `head.confidence`.
     ///
     /// # Errors
     /// [`TrainError::Setting`] for a name that nothing is below.
     pub(crate) fn freeze(&mut self, parts: &[String]) -> Result<()> {
         for part in parts {
-            let below = |name: &str| name.strip_prefix(part.as_str()).is_some_and(|rest| rest.starts_with('.'));
+            let below = |name: &str| {
+                name.strip_prefix(part.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
             let mut found = self.list.iter_mut().filter(|parameter| below(&parameter.spec.name)).peekable();
             if found.peek().is_none() {
                 let expected = "names of parts, such as vision, text, connector, backbone or head.action".into();
@@ -95,13 +102,22 @@ impl Parameters {
         Ok(())
     }
 
+    /// Whether all that makes the token of a frame keeps its values.
+    pub(crate) fn encoders_are_frozen(&self) -> bool {
+        let encodes = |name: &str| {
+            let in_part = ["vision.", "text.", "connector."].iter().any(|part| name.starts_with(part));
+            in_part && !name.starts_with("connector.state_proj.")
+        };
+        self.list.iter().filter(|parameter| encodes(&parameter.spec.name)).all(|parameter| parameter.frozen)
+    }
+
     /// The exported tensors: all but the heads of training.
     ///
     /// # Errors
     /// Only by a bug: every tensor fills its shape.
     pub fn to_weights(&self) -> Result<Weights> {
         let mut weights = Weights::new();
-        for Parameter { spec, values, .. } in self.list.iter().filter(|p| !is_added(&p.spec.name)) {
+        for Parameter { spec, values, .. } in self.list.iter().filter(|p| !p.is_of_training()) {
             weights.insert(spec.name.clone(), spec.shape.clone(), values.clone())?;
         }
         Ok(weights)
@@ -130,10 +146,6 @@ impl Parameters {
         };
         self.list.iter().map(gradient).collect()
     }
-}
-
-fn is_added(name: &str) -> bool {
-    name.split('.').next().is_some_and(|first| ADDED.contains(&first))
 }
 
 fn zeros(name: String, shape: Vec<usize>, part: Part) -> Parameter {

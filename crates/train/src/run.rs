@@ -12,16 +12,16 @@ use rand_distr::{Distribution, Normal};
 use robomamba_model::{BackboneConfig, Checkpoint, ModelConfig, TextTokenizer, Weights};
 use robomamba_policy::NormStats;
 
-use crate::assemble::{Assembler, Ready};
-use crate::config::{BatchConfig, ScheduleConfig, TrainConfig};
+use crate::assemble::{Assembler, Encoder, Ready};
+use crate::config::{AugmentConfig, BatchConfig, ScheduleConfig, TrainConfig};
 use crate::corpus::Corpus;
 use crate::learner::Learner;
 use crate::metrics::{Metrics, MetricsLog};
 use crate::modules::{PolicyModel, SequenceState};
 use crate::ops::mixer::BlockState;
 use crate::plan::{Cursor, PlannedBatch, Planner, seeded};
-use crate::snapshot::{Checkpoints, Position, Snapshot, io, restore};
-use crate::{Losses, Parameters, Result, TrainError, TrainingHeads};
+use crate::snapshot::{Checkpoints, Position, Snapshot, adopt_heads, io, restore};
+use crate::{LossConfig, Losses, Parameters, Result, TrainError, TrainingHeads};
 
 /// How a run is watched and when it stops early; none of this changes what is learnt.
 #[derive(Clone, Debug, Default)]
@@ -106,8 +106,16 @@ impl<'a> Trainer<'a> {
         };
         let mut parameters = Parameters::new(&start.model, &start.weights, heads)?;
         parameters.freeze(&config.frozen)?;
+        if let Some(path) = &config.initial_checkpoint {
+            adopt_heads(path, &mut parameters)?;
+        }
         let resumed = last.map(|last| restore(&last, &mut parameters)).transpose()?;
-        let policy = PolicyModel::new(&start.model, heads, config.threads);
+        let model = || PolicyModel::new(&start.model, heads, config.threads);
+        let encoder = parameters.encoders_are_frozen().then(|| Encoder { model: model(), leaves: parameters.leaves() });
+        if encoder.is_some() {
+            check_known_tokens(config)?;
+        }
+        let policy = model();
         let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone());
         let mut position = Position { seed: config.seed, ..Position::default() };
         let mut carried = Vec::new();
@@ -125,6 +133,7 @@ impl<'a> Trainer<'a> {
             points: config.loss.grounding > 0.0,
             shows: config.loss.recognition > 0.0,
             n_pointing: heads.n_pointing,
+            encoder,
             seed: position.seed,
         };
         Ok(Self {
@@ -242,6 +251,28 @@ impl<'a> Trainer<'a> {
             window.rate(window.frames),
             indicatif::HumanDuration(Duration::from_secs_f64(left_s.max(0.0))),
         ));
+    }
+}
+
+/// Refuses what has no effect once the tokens of frames are known: a changed picture, and losses of the encoders.
+fn check_known_tokens(config: &TrainConfig) -> Result<()> {
+    let AugmentConfig { contrast, brightness, colour, shift_px } = config.augment;
+    let LossConfig { grounding, recognition, pointing, .. } = config.loss;
+    let settings = [
+        ("augment.contrast", contrast),
+        ("augment.brightness", brightness),
+        ("augment.colour", colour),
+        ("augment.shift_px", shift_px as f32),
+        ("loss.grounding", grounding),
+        ("loss.recognition", recognition),
+        ("loss.pointing", pointing),
+    ];
+    match settings.into_iter().find(|(_, value)| *value != 0.0) {
+        None => Ok(()),
+        Some((field, value)) => {
+            let expected = "0 while vision, text and connector are frozen, as no picture is encoded twice".into();
+            Err(TrainError::Setting { field, expected, found: value.to_string() })
+        }
     }
 }
 

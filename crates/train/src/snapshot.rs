@@ -13,8 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use robomamba_model::{Checkpoint, Dtype};
-use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::modules::SequenceState;
@@ -24,6 +24,7 @@ use crate::plan::Cursor;
 use crate::{Parameters, Result, TrainError};
 
 const TENSORS: &str = "optimizer_state.safetensors";
+const ANEW: &str = "start the run again in a new folder";
 const POSITION: &str = "training_step.json";
 
 /// Where a run is.
@@ -135,13 +136,65 @@ pub(crate) fn restore(
         .map_err(|error| TrainError::State { path: path.clone(), reason: error.to_string() })?;
     let path = state.join(TENSORS);
     let bytes = fs::read(&path).map_err(io(&path))?;
-    let broken = |reason: String| TrainError::State { path: path.clone(), reason };
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
-    let read = |name: &str, expected: Option<usize>| -> Result<Vec<f32>> {
-        let view =
-            file.tensor(name).map_err(|error| broken(format!("{error}; start the run again in a new folder")))?;
-        let values: Vec<f32> =
-            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let tensors = Tensors::parse(&path, &bytes)?;
+    let mut optimiser = OptimiserState { step: position.step, first: vec![], second: vec![], ema: vec![] };
+    for parameter in &mut parameters.list {
+        let (name, len) = (parameter.spec.name.clone(), Some(parameter.values.len()));
+        parameter.values = tensors.read(&format!("weight/{name}"), len)?;
+        optimiser.first.push(tensors.read(&format!("first/{name}"), len)?);
+        optimiser.second.push(tensors.read(&format!("second/{name}"), len)?);
+        optimiser.ema.push(tensors.read(&format!("ema/{name}"), len)?);
+    }
+    let block = |place: usize, block: usize| {
+        let [ssm, conv] = ["ssm", "conv"].map(|part| tensors.find(&carried_name(part, place, block)));
+        Some(BlockState { ssm: ssm?, conv: conv? })
+    };
+    let sequence = |place: usize| -> SequenceState { (0..).map_while(|number| block(place, number)).collect() };
+    let carried = (0..).map(sequence).take_while(|blocks| !blocks.is_empty()).collect();
+    Ok((position, optimiser, carried))
+}
+
+/// Lets the heads of training in `parameters` begin with what the run that made the policy in folder `policy` had
+/// learnt, as far as it had the same ones; a policy without a training state beside it changes nothing.
+///
+/// # Errors
+/// When the training state is damaged.
+pub(crate) fn adopt_heads(policy: &Path, parameters: &mut Parameters) -> Result<()> {
+    let Some(path) = [Some(policy), policy.parent()]
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join("training_state").join(TENSORS))
+        .find(|path| path.is_file())
+    else {
+        return Ok(());
+    };
+    let bytes = fs::read(&path).map_err(io(&path))?;
+    let tensors = Tensors::parse(&path, &bytes)?;
+    for parameter in parameters.list.iter_mut().filter(|parameter| parameter.is_of_training()) {
+        let learnt = tensors.find(&format!("ema/{}", parameter.spec.name));
+        if let Some(values) = learnt.filter(|values| values.len() == parameter.values.len()) {
+            parameter.values = values;
+        }
+    }
+    Ok(())
+}
+
+/// A file of tensors in f32.
+struct Tensors<'a> {
+    path: &'a Path,
+    file: SafeTensors<'a>,
+}
+
+impl<'a> Tensors<'a> {
+    fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
+        let broken = |error: SafeTensorError| TrainError::State { path: path.into(), reason: error.to_string() };
+        Ok(Self { path, file: SafeTensors::deserialize(bytes).map_err(broken)? })
+    }
+
+    /// The values of a tensor, which must be `expected` many if that is known.
+    fn read(&self, name: &str, expected: Option<usize>) -> Result<Vec<f32>> {
+        let broken = |reason: String| TrainError::State { path: self.path.into(), reason };
+        let values = self.find(name).ok_or_else(|| broken(format!("`{name}` is missing; {ANEW}")))?;
         match expected {
             Some(expected) if expected != values.len() => Err(broken(format!(
                 "`{name}` must hold {expected} values, found {}; the model of this run was another one",
@@ -149,26 +202,12 @@ pub(crate) fn restore(
             ))),
             _ => Ok(values),
         }
-    };
-    let mut optimiser = OptimiserState { step: position.step, first: vec![], second: vec![], ema: vec![] };
-    for parameter in &mut parameters.list {
-        let (name, len) = (parameter.spec.name.clone(), Some(parameter.values.len()));
-        parameter.values = read(&format!("weight/{name}"), len)?;
-        optimiser.first.push(read(&format!("first/{name}"), len)?);
-        optimiser.second.push(read(&format!("second/{name}"), len)?);
-        optimiser.ema.push(read(&format!("ema/{name}"), len)?);
     }
-    let mut carried: Vec<SequenceState> = Vec::new();
-    while file.tensor(&carried_name("ssm", carried.len(), 0)).is_ok() {
-        let (place, mut blocks) = (carried.len(), Vec::new());
-        while file.tensor(&carried_name("ssm", place, blocks.len())).is_ok() {
-            let ssm = read(&carried_name("ssm", place, blocks.len()), None)?;
-            let conv = read(&carried_name("conv", place, blocks.len()), None)?;
-            blocks.push(BlockState { ssm, conv });
-        }
-        carried.push(blocks);
+
+    fn find(&self, name: &str) -> Option<Vec<f32>> {
+        let view = self.file.tensor(name).ok()?;
+        Some(view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
     }
-    Ok((position, optimiser, carried))
 }
 
 fn carried_name(part: &str, place: usize, block: usize) -> String {

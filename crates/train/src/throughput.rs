@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use robomamba_model::{ModelConfig, Weights};
 
 use crate::learner::{Labels, Learner, LossConfig};
-use crate::modules::{Batch, Episodes, Frames, PolicyModel, Texts};
+use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, Texts};
 use crate::ops::loss::Target;
 use crate::optimiser::OptimiserConfig;
 use crate::{Parameters, Result, TrainingHeads};
@@ -69,13 +69,13 @@ pub(crate) fn random_batch(
     let ids = (0..batch * n_word).map(|i| i * 7 % config.text.vocab_size).collect();
     let lengths: Arc<[usize]> = (0..batch).map(|i| n_word - i % 3).collect();
     let inputs = Batch {
-        frames: Frames {
+        frames: Frames::Pictures(Pictures {
             patches,
             instruction: (0..rows).map(|row| row / seq_len).collect(),
+            texts: Texts { ids, lengths, n_word },
             pointers: [].into(),
             things: [].into(),
-        },
-        texts: Texts { ids, lengths, n_word },
+        }),
         episodes: Episodes { lengths: vec![seq_len; batch].into(), frame: (0..rows).collect(), state },
     };
     (inputs, labels)

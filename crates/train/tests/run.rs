@@ -269,8 +269,29 @@ fn the_patches_learn_to_tell_the_square() {
     let metrics = learn(dir.path(), 240, |loss| loss.recognition = 1.0);
     let (first, last) = (metrics[0].losses.recognition, metrics[239].losses.recognition);
     // Eight classes alike cost ln 8. The kind is always the same, but the colour follows from the row: without looking,
-    // the best guess of both costs ln 2 / 2 = 0.35.
-    assert!((first - 8f32.ln()).abs() < 1e-3 && last < 0.1, "cross-entropy {first} -> {last}");
+    // the best guess of both costs ln 2 / 2 = 0.35, and the middle of a patch as the place about 0.2 more.
+    assert!((0.0..0.45).contains(&(first - 8f32.ln())) && last < 0.2, "{first} -> {last}");
+}
+
+#[test]
+fn heads_of_training_go_on_in_the_next_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let losses = |metrics: &Metrics| [metrics.losses.auxiliary, metrics.losses.recognition, metrics.losses.pointing];
+    let weigh = |loss: &mut LossConfig| (loss.recognition, loss.pointing) = (1.0, 1.0);
+    let first = learn(dir.path(), 120, weigh);
+    let mut next = config(dir.path(), "next", 1);
+    next.data[0].window = Some(2);
+    next.initial_checkpoint = Some(dir.path().join("run/checkpoints/last/pretrained_model"));
+    weigh(&mut next.loss);
+    let with_heads = losses(&train(&next)[0]);
+    // The same policy alone, as after a download.
+    let alone = dir.path().join("alone");
+    copy(&dir.path().join("run/checkpoints/last/pretrained_model"), &alone);
+    (next.out, next.initial_checkpoint) = (dir.path().join("anew"), Some(alone));
+    let anew = losses(&train(&next)[0]);
+    for ((kept, anew), begun) in with_heads.iter().zip(anew).zip(losses(&first[0])) {
+        assert!(*kept < 0.8 * anew && *kept < 0.8 * begun, "{kept} kept, {anew} anew, {begun} at first");
+    }
 }
 
 #[test]
@@ -339,6 +360,40 @@ fn the_committed_configurations_are_valid() {
         }
     }
     assert!(checked >= 2, "{checked} configurations found");
+}
+
+#[test]
+fn frozen_encoders_see_every_frame_once_and_learn_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 4, "observation.images.top");
+    train(&config(dir.path(), "first", 5));
+    let frozen = |out: &str, parts: &[&str]| {
+        let mut config = config(dir.path(), out, 12);
+        config.initial_checkpoint = Some(dir.path().join("first/checkpoints/last/pretrained_model"));
+        config.frozen = parts.iter().map(ToString::to_string).collect();
+        config.augment = robomamba_train::AugmentConfig::default();
+        config
+    };
+    let known = train(&frozen("known", &["vision", "text", "connector"]));
+    // No softmax depends on the bias of its keys: the same model, but its pictures are encoded again for every batch.
+    let checkpoint = Checkpoint::load(&dir.path().join("first/checkpoints/last/pretrained_model")).unwrap();
+    let names = robomamba_model::param_specs(&checkpoint.config).into_iter().map(|spec| spec.name);
+    let names: Vec<_> = names.filter(|name| name.starts_with("connector.") && !name.ends_with("k_proj.bias")).collect();
+    let parts: Vec<_> = ["vision", "text"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let again = train(&frozen("again", &parts));
+    for (known, again) in known.iter().zip(&again) {
+        let (known, again) = (known.losses.total, again.losses.total);
+        assert!((known - again).abs() < 1e-4 * known.abs(), "{known} and {again}");
+    }
+
+    let mut changed = frozen("changed", &["vision", "text", "connector"]);
+    changed.augment.contrast = 0.1;
+    let error = run(&changed, &RunOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("augment.contrast") && error.contains("frozen"), "{error}");
+    let mut pointing = frozen("pointing", &["vision", "text", "connector"]);
+    pointing.loss.pointing = 1.0;
+    let error = run(&pointing, &RunOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("loss.pointing") && error.contains("frozen"), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use robomamba_kernels::attention::AttentionShape;
 use robomamba_model::ModelConfig;
 
-use super::policy::{Frames, Texts};
+use super::policy::Pictures;
 use super::{layer_norm, linear, mlp};
 use crate::ops::attention::attention;
 use crate::ops::grounding::grounding;
@@ -19,10 +19,10 @@ use crate::parameters::Scope;
 pub(crate) fn forward(
     config: &ModelConfig,
     scope: &Scope,
-    (frames, patches): (&Frames, &Tensor<2>),
-    (texts, words): (&Texts, &Tensor<2>),
+    frames: &Pictures,
+    (patches, words): (&Tensor<2>, &Tensor<2>),
 ) -> (Tensor<2>, Option<Tensor<1>>) {
-    let connector = &config.connector;
+    let (connector, texts) = (&config.connector, &frames.texts);
     let (d, eps, n_frame) = (connector.hidden_size, connector.layer_norm_eps, frames.instruction.len());
     let layout = KeyLayout {
         instruction: Arc::clone(&frames.instruction),

@@ -30,7 +30,7 @@ use crate::ops;
 use crate::parameters::Scope;
 
 pub(crate) use mamba::SequenceState;
-pub(crate) use policy::{Batch, Episodes, Frames, PolicyModel, Texts};
+pub(crate) use policy::{Batch, Episodes, Frames, Pictures, PolicyModel, Texts};
 
 /// The kernel of an activation of the model crate.
 pub(crate) fn activation(activation: robomamba_model::Activation) -> Activation {

@@ -15,11 +15,22 @@ use crate::parameters::{Leaves, TrainingHeads};
 
 /// The distinct frames of a batch; a frame that repeats, as while waiting, is encoded once.
 #[derive(Clone, Debug)]
-pub(crate) struct Frames {
+pub(crate) enum Frames {
+    /// To be encoded.
+    Pictures(Pictures),
+    /// What encoders and connector, which do not learn, made of them before: `[n_frame, d_model]`.
+    Tokens(Vec<f32>),
+}
+
+/// Frames that are to be encoded, with what is said about them.
+#[derive(Clone, Debug)]
+pub(crate) struct Pictures {
     /// `[n_frame * n_camera * n_patch, patch_dim]`, the cameras of a frame side by side.
     pub patches: Vec<f32>,
-    /// Instruction of each frame, an index into [`Texts`].
+    /// Instruction of each frame, an index into `texts`.
     pub instruction: Arc<[usize]>,
+    /// Distinct instructions.
+    pub texts: Texts,
     /// Where the connector's queries are to look; none without a grounding loss.
     pub pointers: Arc<[Pointer]>,
     /// What the patch tokens are to tell; none without a recognition loss.
@@ -53,8 +64,6 @@ pub(crate) struct Episodes {
 pub(crate) struct Batch {
     /// Distinct frames.
     pub frames: Frames,
-    /// Distinct instructions.
-    pub texts: Texts,
     /// Steps.
     pub episodes: Episodes,
 }
@@ -69,7 +78,7 @@ pub(crate) struct Outputs {
     pub auxiliary: Option<Tensor<2>>,
     /// Cross-entropy of the connector's attention `[1]`, if the batch says where to look.
     pub grounding: Option<Tensor<1>>,
-    /// Cross-entropy of what the patch tokens tell `[1]`, if the batch says what there is to see.
+    /// What the patch tokens tell wrong `[1]`, if the batch says what there is to see.
     pub recognition: Option<Tensor<1>>,
     /// The named places as the token of each frame tells them, `[n_frame, n_pointing]`, if there is such a head.
     pub pointing: Option<Tensor<2>>,
@@ -77,9 +86,9 @@ pub(crate) struct Outputs {
     pub last: Vec<SequenceState>,
 }
 
-/// What encoders and connector make of a batch.
+/// What encoders and connector make of frames, and the losses on the way.
 struct Fused {
-    /// The token of every step, `[rows, d_model]`.
+    /// The token of every frame, the state not yet added, `[n_frame, d_model]`.
     tokens: Tensor<2>,
     grounding: Option<Tensor<1>>,
     recognition: Option<Tensor<1>>,
@@ -103,9 +112,14 @@ impl PolicyModel {
     /// Runs a batch, each episode from its state in `initial` (zeros where absent).
     pub(crate) fn forward(&self, leaves: &Leaves, batch: Batch, initial: &[Option<SequenceState>]) -> Outputs {
         let config = &self.config;
-        let lengths = Arc::clone(&batch.episodes.lengths);
-        let Fused { tokens, grounding, recognition, pointing } = self.tokens(leaves, batch);
+        let Batch { frames, episodes } = batch;
+        let lengths = Arc::clone(&episodes.lengths);
+        let Fused { tokens, grounding, recognition, pointing } = match frames {
+            Frames::Pictures(pictures) => self.fuse(leaves, pictures),
+            Frames::Tokens(values) => self.known(values),
+        };
         let trunk = leaves.under("backbone");
+        let tokens = self.of_steps(leaves, &tokens, episodes);
         let (hidden, last) = match &config.backbone {
             BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, &lengths, tokens, initial),
             BackboneConfig::Transformer(transformer) => {
@@ -123,29 +137,43 @@ impl PolicyModel {
         }
     }
 
-    /// The token of every step and the losses on the way to it.
-    fn tokens(&self, leaves: &Leaves, mut batch: Batch) -> Fused {
+    /// The tokens of frames as numbers, `[n_frame, d_model]`, for [`Frames::Tokens`].
+    pub(crate) fn tokens(&self, leaves: &Leaves, pictures: Pictures) -> Vec<f32> {
+        ops::values(self.fuse(leaves, pictures).tokens)
+    }
+
+    fn known(&self, tokens: Vec<f32>) -> Fused {
+        let d_model = self.config.backbone.d_model();
+        let n_frame = tokens.len() / d_model;
+        let tokens = ops::constant(tokens, [n_frame, d_model]);
+        Fused { tokens, grounding: None, recognition: None, pointing: None }
+    }
+
+    fn fuse(&self, leaves: &Leaves, mut pictures: Pictures) -> Fused {
         let config = &self.config;
         let patch_dim = config.vision.patch_dim();
-        let patches = std::mem::take(&mut batch.frames.patches);
+        let patches = std::mem::take(&mut pictures.patches);
         let n_patch = patches.len() / patch_dim;
         let patches = ops::constant(patches, [n_patch, patch_dim]);
         let seen = vision::forward(&self.vision, &leaves.under("vision"), ops::input(&patches));
-        let recognition = (!batch.frames.things.is_empty()).then(|| {
+        let recognition = (!pictures.things.is_empty()).then(|| {
             let head = leaves.under("recognition");
             let inputs = [ops::input(&seen), head.input("weight"), head.input("bias")];
-            recognition(Arc::clone(&batch.frames.things), inputs)
+            recognition(Arc::clone(&pictures.things), inputs)
         });
-        let words = text::forward(&config.text, &leaves.under("text"), &batch.texts);
+        let words = text::forward(&config.text, &leaves.under("text"), &pictures.texts);
         let scope = leaves.under("connector");
-        let (fused, grounding) = connector::forward(config, &scope, (&batch.frames, &seen), (&batch.texts, &words));
-        let d_model = config.backbone.d_model();
-        let pointing = (self.heads.n_pointing > 0).then(|| linear(&leaves.root(), "pointing", &fused));
-        let steps = gather(ops::input(&fused), Arc::clone(&batch.episodes.frame), d_model);
-        let state_dim = config.features.state.dim();
-        let state = batch.episodes.state;
-        let n_step = state.len() / state_dim;
-        let state = ops::constant(state, [n_step, state_dim]);
-        Fused { tokens: steps + connector::state(&scope, &state), grounding, recognition, pointing }
+        let (tokens, grounding) = connector::forward(config, &scope, &pictures, (&seen, &words));
+        let pointing = (self.heads.n_pointing > 0).then(|| linear(&leaves.root(), "pointing", &tokens));
+        Fused { tokens, grounding, recognition, pointing }
+    }
+
+    /// The token of every step, `[rows, d_model]`: that of its frame and what the state adds.
+    fn of_steps(&self, leaves: &Leaves, tokens: &Tensor<2>, episodes: Episodes) -> Tensor<2> {
+        let steps = gather(ops::input(tokens), episodes.frame, self.config.backbone.d_model());
+        let state_dim = self.config.features.state.dim();
+        let n_step = episodes.state.len() / state_dim;
+        let state = ops::constant(episodes.state, [n_step, state_dim]);
+        steps + connector::state(&leaves.under("connector"), &state)
     }
 }

@@ -32,6 +32,21 @@ pub(crate) fn log_sum_exp(logits: &[f32]) -> f32 {
     largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f32>().ln()
 }
 
+/// The term of [`smooth_l1`] for an error of `e`.
+pub(crate) fn huber(e: f32, beta: f32) -> f32 {
+    let e = e.abs();
+    if e < beta { e * e / (2.0 * beta) } else { e - beta / 2.0 }
+}
+
+/// Its derivative.
+pub(crate) fn huber_slope(e: f32, beta: f32) -> f32 {
+    match e {
+        0.0 => 0.0,
+        e if e.abs() < beta => e / beta,
+        e => e.signum(),
+    }
+}
+
 #[derive(Clone, Debug)]
 struct SmoothL1 {
     target: Target,
@@ -42,22 +57,12 @@ impl FusedOp<1, 1> for SmoothL1 {
     type Saved = ();
 
     fn forward(&self, [x]: [&[f32]; 1]) -> Forward<1, ()> {
-        let loss = self.target.sum(x, |x, t| {
-            let e = (x - t).abs();
-            if e < self.beta { e * e / (2.0 * self.beta) } else { e - self.beta / 2.0 }
-        });
+        let loss = self.target.sum(x, |x, t| huber(x - t, self.beta));
         Forward { output: vec![loss], shape: [1], saved: () }
     }
 
     fn backward(&self, [x]: [&[f32]; 1], (): &(), grad: &[f32], _: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [Some(self.target.grad(x, grad[0], |x, t| {
-            let e = x - t;
-            match e {
-                0.0 => 0.0,
-                e if e.abs() < self.beta => e / self.beta,
-                e => e.signum(),
-            }
-        }))]
+        [Some(self.target.grad(x, grad[0], |x, t| huber_slope(x - t, self.beta)))]
     }
 }
 

@@ -5,24 +5,30 @@ use rand_chacha::ChaCha8Rng;
 use robomamba_model::{BackboneConfig, ModelConfig, Preset, Weights};
 
 use super::gradients::features;
-use crate::modules::{Batch, Episodes, Frames, PolicyModel, SequenceState};
+use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, SequenceState};
 use crate::throughput::random_batch;
 use crate::{Parameters, TrainingHeads, ops};
 
 const TOLERANCE: f32 = 2e-5;
 
+fn pictures(batch: &Batch) -> &Pictures {
+    let Frames::Pictures(pictures) = &batch.frames else { panic!("the batch is of pictures") };
+    pictures
+}
+
 /// The steps `from..to` of a batch whose every step has a frame of its own, as episodes of `lengths`.
 fn part(config: &ModelConfig, whole: &Batch, (from, to): (usize, usize), lengths: &[usize]) -> Batch {
     let frame_len = config.features.cameras.len() * config.vision.n_patch() * config.vision.patch_dim();
     let state_dim = config.features.state.dim();
+    let pictures = pictures(whole);
     Batch {
-        frames: Frames {
-            patches: whole.frames.patches[from * frame_len..to * frame_len].to_vec(),
-            instruction: whole.frames.instruction[from..to].into(),
+        frames: Frames::Pictures(Pictures {
+            patches: pictures.patches[from * frame_len..to * frame_len].to_vec(),
+            instruction: pictures.instruction[from..to].into(),
+            texts: pictures.texts.clone(),
             pointers: [].into(),
             things: [].into(),
-        },
-        texts: whole.texts.clone(),
+        }),
         episodes: Episodes {
             lengths: lengths.into(),
             frame: (0..to - from).collect(),
@@ -95,8 +101,20 @@ fn a_repeated_frame_is_encoded_once_and_counts_everywhere() {
     shared.episodes.frame = vec![0, 0, 0].into();
     shared.episodes.state = [&shared.episodes.state[..]; 3].concat();
     let mut copied = shared.clone();
-    copied.frames.patches = [&shared.frames.patches[..]; 3].concat();
-    copied.frames.instruction = vec![0; 3].into();
+    copied.frames = Frames::Pictures(Pictures {
+        patches: [&pictures(&shared).patches[..]; 3].concat(),
+        instruction: vec![0; 3].into(),
+        ..pictures(&shared).clone()
+    });
     copied.episodes.frame = vec![0, 1, 2].into();
     assert_close(&setup.actions(shared, &[]).0, &setup.actions(copied, &[]).0);
+}
+
+#[test]
+fn tokens_that_are_known_do_for_the_pictures() {
+    let setup = Setup::new(Preset::Nano.config(features(2)));
+    let tokens = setup.model.tokens(&setup.parameters.leaves(), pictures(&setup.whole).clone());
+    let mut known = setup.whole.clone();
+    known.frames = Frames::Tokens(tokens);
+    assert_eq!(setup.actions(setup.whole.clone(), &[]).0, setup.actions(known, &[]).0);
 }

@@ -6,7 +6,7 @@ use robomamba_model::{BackboneConfig, ModelConfig, Preset, VisionKind, Weights};
 use robomamba_policy::{CameraSpec, FeatureSpec, VectorSpec};
 
 use crate::learner::{Labels, Learner, LossConfig};
-use crate::modules::{Batch, PolicyModel};
+use crate::modules::{Batch, Frames, PolicyModel};
 use crate::ops::grounding::Pointer;
 use crate::ops::recognition::Thing;
 use crate::throughput::random_batch;
@@ -80,9 +80,10 @@ fn inputs(config: &ModelConfig, size: (usize, usize), rng: &mut ChaCha8Rng) -> (
         let point = [0.3 + 0.02 * frame as f32, 0.9 - 0.05 * frame as f32];
         Pointer::at(frame, frame % config.connector.n_query, point, grid, last_camera * (frame % 2))
     };
-    batch.frames.pointers = (0..12).map(pointer).collect();
+    let Frames::Pictures(pictures) = &mut batch.frames else { panic!("the batch is of pictures") };
+    pictures.pointers = (0..12).map(pointer).collect();
     let thing = |image: usize| Thing::at(image, [0.8 - 0.06 * image as f32, 0.35], grid, [image % 8, (3 * image) % 8]);
-    batch.frames.things = (0..12).map(thing).collect();
+    pictures.things = (0..12).map(thing).collect();
     // A quadratic loss of a hundred times the weight is as large as a plain one.
     labels.actions.weights = labels.actions.weights.iter().map(|w| w * 100.0).collect();
     (batch, labels)

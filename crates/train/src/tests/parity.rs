@@ -8,7 +8,7 @@ use robomamba_model::{BackboneConfig, Checkpoint, ImageTransform, ModelConfig, P
 use robomamba_policy::{ActionChunk, CameraSpec, FeatureSpec, Image, Observation, Policy, VectorSpec};
 use robomamba_runtime::{Format, Model, RuntimeOptions, Session};
 
-use crate::modules::{Batch, Episodes, Frames, PolicyModel, Texts};
+use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, Texts};
 use crate::{Parameters, TrainingHeads, ops};
 
 const TOLERANCE: f32 = 1e-4;
@@ -72,17 +72,17 @@ fn batch(checkpoint: &Checkpoint, episodes: &[Vec<Observation>]) -> Batch {
     let n_word = tokens.iter().map(Vec::len).max().unwrap();
     let padded = |ids: &Vec<u32>| (0..n_word).map(|i| ids.get(i).map_or(0, |&id| id as usize)).collect::<Vec<_>>();
     Batch {
-        frames: Frames {
+        frames: Frames::Pictures(Pictures {
             patches,
             instruction: episodes.iter().enumerate().flat_map(|(i, episode)| vec![i; episode.len()]).collect(),
+            texts: Texts {
+                ids: tokens.iter().flat_map(padded).collect(),
+                lengths: tokens.iter().map(Vec::len).collect(),
+                n_word,
+            },
             pointers: [].into(),
             things: [].into(),
-        },
-        texts: Texts {
-            ids: tokens.iter().flat_map(padded).collect(),
-            lengths: tokens.iter().map(Vec::len).collect(),
-            n_word,
-        },
+        }),
         episodes: Episodes {
             lengths: episodes.iter().map(Vec::len).collect(),
             frame: (0..all.len()).collect(),
