@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use robomamba_model::{BackboneConfig, Checkpoint, ModelConfig, param_specs};
+use robomamba_model::{BackboneConfig, ModelConfig, param_specs};
 use robomamba_runtime::{Format, Model, RuntimeOptions, Session};
 use robomamba_sim::{Environment, Tabletop};
 
@@ -49,8 +49,7 @@ impl Loaded {
     pub fn open(path: &Path, format: Format) -> Result<Self> {
         let path = &resolve(path);
         let context = || format!("cannot load the checkpoint {}", path.display());
-        let checkpoint = Checkpoint::load(path).with_context(context)?;
-        let model = Arc::new(Model::from_checkpoint(format, &checkpoint).with_context(context)?);
+        let model = Arc::new(Model::load_as(format, path).with_context(context)?);
         let loaded = Self { path: path.into(), model, format };
         loaded.check_robot().with_context(context)?;
         Ok(loaded)

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `config.json` | [`ModelConfig`], and the features in LeRobot's notation for other readers |
-//! | `model.safetensors` | the weights, f32 or bf16 |
+//! | `model.safetensors` | the weights, each f32, bf16, or int8 with a tensor `<name>.scale` beside it |
 //! | `policy_preprocessor.json` | how `observation.state` is normalised, with its statistics |
 //! | `policy_postprocessor.json` | how `action` is unnormalised, with its statistics |
 //! | `tokenizer.json` | the tokenizer in the format of Hugging Face `tokenizers` |
@@ -13,14 +13,15 @@
 //!
 //! The names are those of LeRobot's `pretrained_model` folder.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, fs, path::Path};
 
 use robomamba_policy::{FeatureSpec, NormStats, VectorStats};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Dtype, ModelConfig, ModelError, TextTokenizer, Weights, card, folder, param_specs,
+    Dtype, ModelConfig, ModelError, Tensors, TextTokenizer, Weights, card, folder, param_specs,
     tensor_file::{TensorFile, write_weights},
+    weights::check_shape,
 };
 
 /// Version of the folder's layout and of the meaning of the weights.
@@ -61,25 +62,18 @@ impl Checkpoint {
     /// # Errors
     /// Names the file, tensor or field that is missing, damaged or does not fit the configuration.
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
-        let files = folder::verify(dir, &REQUIRED)?;
-        let config = ConfigFile::read(dir)?;
-        let stats = NormStats {
-            state: Processor::read(&dir.join(PREPROCESSOR), STATE)?,
-            action: Processor::read(&dir.join(POSTPROCESSOR), ACTION)?,
-        };
-        let checkpoint = Self {
-            weights: TensorFile::open(&dir.join(WEIGHTS))?.read_all(&param_specs(&config))?,
+        let StoredCheckpoint { config, stats, tokenizer, weights, files } = StoredCheckpoint::open(dir)?;
+        Ok(Self {
+            weights: weights.into_inner().read_all(&param_specs(&config))?,
             config,
             stats,
-            tokenizer: TextTokenizer::from_json(&read(&dir.join(TOKENIZER))?)?,
+            tokenizer,
             card: read_text(&dir.join(CARD))?,
             train_config: match files.iter().any(|file| file == TRAIN_CONFIG) {
                 true => Some(read_text(&dir.join(TRAIN_CONFIG))?),
                 false => None,
             },
-        };
-        checkpoint.check_parts()?;
-        Ok(checkpoint)
+        })
     }
 
     /// Writes the folder `dir`, or replaces it, as a whole: after an error or a crash `dir` is what it was before.
@@ -87,7 +81,7 @@ impl Checkpoint {
     /// # Errors
     /// When the parts do not fit each other or cannot be written.
     pub fn save(&self, dir: &Path, dtype: Dtype) -> Result<(), ModelError> {
-        self.check_parts()?;
+        check_parts(&self.config, &self.stats, &self.tokenizer)?;
         self.weights.check(&param_specs(&self.config))?;
         let mut staging = folder::Staging::begin(dir)?;
         let texts: [(&str, Vec<u8>); 5] = [
@@ -128,22 +122,64 @@ impl Checkpoint {
             tokenizer,
             train_config: None,
         };
-        checkpoint.check_parts()?;
+        check_parts(&checkpoint.config, &checkpoint.stats, &checkpoint.tokenizer)?;
         Ok(checkpoint)
     }
+}
 
-    /// Checks configuration, statistics and tokenizer against each other.
-    fn check_parts(&self) -> Result<(), ModelError> {
-        self.config.check()?;
-        self.stats.state.check(STATE, self.config.features.state.dim())?;
-        self.stats.action.check(ACTION, self.config.features.action.dim())?;
-        let (vocab_size, n_piece) = (self.config.text.vocab_size, self.tokenizer.vocab_size());
-        if n_piece > vocab_size {
-            let expected = format!("at least {n_piece}, the pieces of the tokenizer");
-            return Err(ModelError::config("text.vocab_size", expected, vocab_size));
-        }
-        Ok(())
+/// A checkpoint folder whose weights stay in their file until they are asked for, one tensor at a time, so that a model can be
+/// packed without ever being held twice.
+#[derive(Debug)]
+pub struct StoredCheckpoint {
+    /// What the model is.
+    pub config: ModelConfig,
+    /// Normalisation of state and action.
+    pub stats: NormStats,
+    /// Turns instructions into tokens.
+    pub tokenizer: TextTokenizer,
+    weights: RefCell<TensorFile>,
+    files: Vec<String>,
+}
+
+impl StoredCheckpoint {
+    /// Verifies the folder `dir` and reads all but the weights, whose names, shapes and types are checked.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`], but for values that are not finite, which are found when they are read.
+    pub fn open(dir: &Path) -> Result<Self, ModelError> {
+        let files = folder::verify(dir, &REQUIRED)?;
+        let config = ConfigFile::read(dir)?;
+        let weights = TensorFile::open(&dir.join(WEIGHTS))?;
+        weights.check(&param_specs(&config))?;
+        let stats = NormStats {
+            state: Processor::read(&dir.join(PREPROCESSOR), STATE)?,
+            action: Processor::read(&dir.join(POSTPROCESSOR), ACTION)?,
+        };
+        let tokenizer = TextTokenizer::from_json(&read(&dir.join(TOKENIZER))?)?;
+        check_parts(&config, &stats, &tokenizer)?;
+        Ok(Self { config, stats, tokenizer, weights: RefCell::new(weights), files })
     }
+}
+
+impl Tensors for StoredCheckpoint {
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, ModelError> {
+        let tensor = self.weights.borrow_mut().read(name)?;
+        check_shape(name, shape, &tensor.shape)?;
+        Ok(Cow::Owned(tensor.data))
+    }
+}
+
+/// Checks configuration, statistics and tokenizer against each other.
+fn check_parts(config: &ModelConfig, stats: &NormStats, tokenizer: &TextTokenizer) -> Result<(), ModelError> {
+    config.check()?;
+    stats.state.check(STATE, config.features.state.dim())?;
+    stats.action.check(ACTION, config.features.action.dim())?;
+    let (vocab_size, n_piece) = (config.text.vocab_size, tokenizer.vocab_size());
+    if n_piece > vocab_size {
+        let expected = format!("at least {n_piece}, the pieces of the tokenizer");
+        return Err(ModelError::config("text.vocab_size", expected, vocab_size));
+    }
+    Ok(())
 }
 
 /// Configuration and types of the weights of the folder `dir`, verified, without reading the weights.

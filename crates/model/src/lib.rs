@@ -19,7 +19,7 @@ mod tensor_file;
 mod text;
 mod weights;
 
-pub use checkpoint::{Checkpoint, FORMAT_VERSION};
+pub use checkpoint::{Checkpoint, FORMAT_VERSION, StoredCheckpoint};
 pub use config::{
     ActionHeadConfig, Activation, BackboneConfig, ConfidenceHeadConfig, ConnectorConfig, MambaConfig, ModelConfig,
     TextConfig, TransformerConfig, VisionConfig, VisionKind,
@@ -31,4 +31,4 @@ pub use presets::Preset;
 pub use summary::{PartSummary, StateSummary, Summary, TensorSummary};
 pub use tensor_file::Dtype;
 pub use text::TextTokenizer;
-pub use weights::{Tensor, Weights};
+pub use weights::{Tensor, Tensors, Weights};

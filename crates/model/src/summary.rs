@@ -142,7 +142,7 @@ fn part_summary(
     config: &ModelConfig,
     dtype: impl Fn(&ParamSpec) -> Dtype,
 ) -> PartSummary {
-    let bytes = |spec: &ParamSpec| spec.numel() * dtype(spec).size();
+    let bytes = |spec: &ParamSpec| dtype(spec).bytes(&spec.shape);
     let of_part = || specs.iter().filter(|spec| spec.part == part);
     let (flops_per_step, flops_per_instruction) = flops(part, config);
     PartSummary {

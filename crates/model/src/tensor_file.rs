@@ -1,6 +1,7 @@
 //! Safetensors files, read and written tensor by tensor, so that memory holds the weights once.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ModelError, ParamSpec, Weights,
-    weights::{Tensor, check_finite, check_layout, check_unexpected},
+    weights::{Tensor, check_finite, check_layout, check_shape, check_unexpected},
 };
 
 /// A header longer than this is no header (the format's own limit).
@@ -28,12 +29,19 @@ pub enum Dtype {
     F32,
     /// The upper half of an f32, rounded to nearest even.
     Bf16,
+    /// A byte per value, -127 to 127, with a scale per row (output) in f32 beside it, as inference computes with it. Matrices that
+    /// inference keeps in 16 bits, and those of embeddings, are bf16.
+    Int8,
 }
 
 impl Dtype {
     /// The type in the file of the tensor `name`.
     pub(crate) fn of(self, name: &str, shape: &[usize]) -> Self {
-        if shape.len() < 2 || name.ends_with("A_log") { Self::F32 } else { self }
+        match self {
+            _ if shape.len() < 2 || name.ends_with("A_log") => Self::F32,
+            Self::Int8 if !is_linear(name, shape) => Self::Bf16,
+            dtype => dtype,
+        }
     }
 
     /// Its name in lower case.
@@ -41,14 +49,22 @@ impl Dtype {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         }
     }
 
+    /// Bytes of a tensor of this `shape`, scales included.
+    pub fn bytes(self, shape: &[usize]) -> usize {
+        let scales = if self == Self::Int8 { shape[0] * Self::F32.size() } else { 0 };
+        shape.iter().product::<usize>() * self.size() + scales
+    }
+
     /// Bytes of one value.
-    pub fn size(self) -> usize {
+    fn size(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::Bf16 => 2,
+            Self::Int8 => 1,
         }
     }
 
@@ -56,11 +72,24 @@ impl Dtype {
         match self {
             Self::F32 => FileDtype::F32,
             Self::Bf16 => FileDtype::BF16,
+            Self::Int8 => FileDtype::I8,
         }
     }
 }
 
+/// Whether a tensor is the matrix of a linear layer that inference may compute with in 8 bits.
+fn is_linear(name: &str, shape: &[usize]) -> bool {
+    let finer = ["embeddings", "x_proj", "dt_proj"];
+    shape.len() == 2 && name.ends_with(".weight") && !finer.iter().any(|part| name.contains(part))
+}
+
+/// The name of the scales of an int8 matrix, `[rows]`.
+fn scales_of(name: &str) -> String {
+    format!("{name}.scale")
+}
+
 /// An open file whose header has been checked.
+#[derive(Debug)]
 pub(crate) struct TensorFile {
     path: PathBuf,
     file: File,
@@ -99,19 +128,26 @@ impl TensorFile {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Checks that these are exactly the tensors of `specs`; returns their types, each f32 or bf16.
+    /// Checks that these are exactly the tensors of `specs`, with the scales of those in 8 bits; returns the types.
     pub(crate) fn check(&self, specs: &[ParamSpec]) -> Result<BTreeMap<String, Dtype>, ModelError> {
         check_layout(specs, |name| self.tensors.get(name).map(|info| info.shape.as_slice()))?;
-        check_unexpected(specs, self.names())?;
-        let dtype = |(name, info): (&String, &TensorInfo)| match info.dtype {
-            FileDtype::F32 => Ok((name.clone(), Dtype::F32)),
-            FileDtype::BF16 => Ok((name.clone(), Dtype::Bf16)),
-            other => Err(dtype_error(name, other, "F32 or BF16")),
+        let dtype = |spec: &ParamSpec| match self.tensors[&spec.name].dtype {
+            FileDtype::F32 => Ok((spec.name.clone(), Dtype::F32)),
+            FileDtype::BF16 => Ok((spec.name.clone(), Dtype::Bf16)),
+            FileDtype::I8 if spec.shape.len() == 2 => Ok((spec.name.clone(), Dtype::Int8)),
+            other => Err(dtype_error(&spec.name, other, "F32, BF16 or (a matrix) I8")),
         };
-        self.tensors.iter().map(dtype).collect()
+        let dtypes = specs.iter().map(dtype).collect::<Result<BTreeMap<_, _>, _>>()?;
+        let scaled = specs.iter().filter(|spec| dtypes[&spec.name] == Dtype::Int8);
+        let scales =
+            scaled.map(|spec| ParamSpec { name: scales_of(&spec.name), shape: vec![spec.shape[0]], part: spec.part });
+        let with_scales: Vec<ParamSpec> = specs.iter().cloned().chain(scales).collect();
+        check_layout(&with_scales, |name| self.tensors.get(name).map(|info| info.shape.as_slice()))?;
+        check_unexpected(&with_scales, self.names())?;
+        Ok(dtypes)
     }
 
-    /// Exactly the tensors of `specs`, each f32 or bf16 and finite.
+    /// Exactly the tensors of `specs`, of the types that [`TensorFile::check`] allows, and finite.
     pub(crate) fn read_all(&mut self, specs: &[ParamSpec]) -> Result<Weights, ModelError> {
         self.check(specs)?;
         let mut in_order: Vec<&ParamSpec> = specs.iter().collect();
@@ -119,7 +155,7 @@ impl TensorFile {
         in_order.into_iter().map(|spec| Ok((spec.name.clone(), self.read(&spec.name)?))).collect()
     }
 
-    /// One tensor as f32. F32, BF16 and F16 are read.
+    /// One tensor as f32. F32, BF16, F16, and matrices in I8 with their scales are read.
     pub(crate) fn read(&mut self, name: &str) -> Result<Tensor, ModelError> {
         let info = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
             name: name.into(),
@@ -133,11 +169,18 @@ impl TensorFile {
             FileDtype::F32 => read_f32(&mut self.file, n).map(Some),
             FileDtype::BF16 => read_u16(&mut self.file, n, |bits| f32::from_bits(u32::from(bits) << 16)).map(Some),
             FileDtype::F16 => read_u16(&mut self.file, n, |bits| half::f16::from_bits(bits).to_f32()).map(Some),
+            FileDtype::I8 if shape.len() == 2 => read_i8(&mut self.file, n).map(Some),
             _ => Ok(None),
         });
-        let data = data
+        let mut data = data
             .map_err(|source| ModelError::Read { path: self.path.clone(), source })?
-            .ok_or_else(|| dtype_error(name, dtype, "F32, BF16 or F16"))?;
+            .ok_or_else(|| dtype_error(name, dtype, "F32, BF16, F16 or (a matrix) I8"))?;
+        if dtype == FileDtype::I8 {
+            let scales = self.read(&scales_of(name))?;
+            check_shape(&scales_of(name), &shape[..1], &scales.shape)?;
+            let rows = data.chunks_exact_mut(shape[1].max(1));
+            rows.zip(scales.data).for_each(|(row, scale)| row.iter_mut().for_each(|value| *value *= scale));
+        }
         check_finite(name, &data)?;
         Ok(Tensor { shape, data })
     }
@@ -162,44 +205,87 @@ fn read_u16(file: &mut File, n: usize, widen: impl Fn(u16) -> f32) -> io::Result
     Ok(bytes.chunks_exact(2).map(|pair| widen(u16::from_le_bytes([pair[0], pair[1]]))).collect())
 }
 
+fn read_i8(file: &mut File, n: usize) -> io::Result<Vec<f32>> {
+    let mut bytes = vec![0; n];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes.into_iter().map(|byte| f32::from(byte as i8)).collect())
+}
+
+/// A tensor as it lies in the file.
+struct Entry<'a> {
+    name: String,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    values: Cow<'a, [f32]>,
+}
+
+impl<'a> Entry<'a> {
+    /// `tensor` as `dtype`: the values, and in 8 bits the scales as well.
+    fn of(name: &str, tensor: &'a Tensor, dtype: Dtype) -> Vec<Self> {
+        let values = Self {
+            name: name.into(),
+            shape: tensor.shape.clone(),
+            dtype,
+            values: Cow::Borrowed(tensor.data.as_slice()),
+        };
+        if dtype != Dtype::Int8 {
+            return vec![values];
+        }
+        let scales: Vec<f32> = tensor.data.chunks_exact(tensor.shape[1].max(1)).map(scale_of).collect();
+        let shape = vec![scales.len()];
+        vec![values, Self { name: scales_of(name), shape, dtype: Dtype::F32, values: Cow::Owned(scales) }]
+    }
+
+    /// Row by row, so that no second copy of it is held.
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let width = self.shape.last().copied().unwrap_or(1).max(1);
+        let mut bytes = Vec::with_capacity(width * self.dtype.size());
+        for row in self.values.chunks(width) {
+            bytes.clear();
+            match self.dtype {
+                Dtype::F32 => row.iter().for_each(|value| bytes.extend(value.to_le_bytes())),
+                Dtype::Bf16 => row.iter().for_each(|&value| bytes.extend(half::bf16::from_f32(value).to_le_bytes())),
+                Dtype::Int8 => {
+                    let scale = scale_of(row);
+                    bytes.extend(row.iter().map(|x| (x / scale).round_ties_even() as i8 as u8));
+                }
+            }
+            out.write_all(&bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// The scale of a row in 8 bits: its largest magnitude becomes 127.
+fn scale_of(row: &[f32]) -> f32 {
+    let largest = row.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+    if largest > 0.0 { largest / 127.0 } else { 1.0 }
+}
+
 /// Writes `weights` as a safetensors file, matrices as `dtype`; equal weights give equal bytes.
 pub(crate) fn write_weights(out: &mut dyn Write, weights: &Weights, dtype: Dtype) -> io::Result<()> {
-    let mut tensors: Vec<(&str, &Tensor, Dtype)> =
-        weights.iter().map(|(name, tensor)| (name, tensor, dtype.of(name, &tensor.shape))).collect();
+    let entries = weights.iter().flat_map(|(name, tensor)| Entry::of(name, tensor, dtype.of(name, &tensor.shape)));
+    let mut entries: Vec<Entry<'_>> = entries.collect();
     // Wider types first keeps every tensor aligned to its type.
-    tensors.sort_by_key(|(_, _, dtype)| std::cmp::Reverse(dtype.size()));
-    let header = header(&tensors).map_err(io::Error::other)?;
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.dtype.size()));
+    let header = header(&entries).map_err(io::Error::other)?;
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
-    tensors.into_iter().try_for_each(|(_, tensor, dtype)| write_values(out, &tensor.data, dtype))
+    entries.iter().try_for_each(|entry| entry.write(out))
 }
 
 /// The JSON header, padded with spaces to 8 bytes.
-fn header(tensors: &[(&str, &Tensor, Dtype)]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+fn header(entries: &[Entry<'_>]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let mut begin = 0;
-    let mut infos = Vec::with_capacity(tensors.len());
-    for (name, tensor, dtype) in tensors {
-        let end = begin + tensor.data.len() * dtype.size();
-        let info = TensorInfo { dtype: dtype.in_file(), shape: tensor.shape.clone(), data_offsets: (begin, end) };
-        infos.push((name.to_string(), info));
+    let mut infos = Vec::with_capacity(entries.len());
+    for Entry { name, shape, dtype, values } in entries {
+        let end = begin + values.len() * dtype.size();
+        let info = TensorInfo { dtype: dtype.in_file(), shape: shape.clone(), data_offsets: (begin, end) };
+        infos.push((name.clone(), info));
         begin = end;
     }
     let format = [("format".to_string(), "pt".to_string())].into();
     let mut header = serde_json::to_vec(&Metadata::new(Some(format), infos)?)?;
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok(header)
-}
-
-fn write_values(out: &mut dyn Write, values: &[f32], dtype: Dtype) -> io::Result<()> {
-    const BLOCK: usize = 16 * 1024;
-    let mut bytes = Vec::with_capacity(BLOCK * dtype.size());
-    for block in values.chunks(BLOCK) {
-        bytes.clear();
-        match dtype {
-            Dtype::F32 => block.iter().for_each(|value| bytes.extend(value.to_le_bytes())),
-            Dtype::Bf16 => block.iter().for_each(|&value| bytes.extend(half::bf16::from_f32(value).to_le_bytes())),
-        }
-        out.write_all(&bytes)?;
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The tensors of a model by name.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{ModelConfig, ModelError, ParamSpec, init};
@@ -112,6 +113,24 @@ impl Weights {
     }
 }
 
+/// Where the tensors of a model come from: memory ([`Weights`]) or a folder ([`StoredCheckpoint`](crate::StoredCheckpoint)).
+pub trait Tensors {
+    /// The values of the tensor `name`, row-major.
+    ///
+    /// # Errors
+    /// When there is none of this name, it has another shape than `shape`, or it cannot be read.
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, ModelError>;
+}
+
+impl Tensors for Weights {
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, ModelError> {
+        let missing = || ModelError::MissingTensor { name: name.into(), expected: shape.to_vec(), n_missing: 1 };
+        let tensor = self.tensors.get(name).ok_or_else(missing)?;
+        check_shape(name, shape, &tensor.shape)?;
+        Ok(Cow::Borrowed(&tensor.data))
+    }
+}
+
 impl Extend<(String, Tensor)> for Weights {
     fn extend<I: IntoIterator<Item = (String, Tensor)>>(&mut self, tensors: I) {
         self.tensors.extend(tensors);
@@ -146,17 +165,15 @@ pub(crate) fn check_layout<'a>(
             n_missing: 1 + missing.count(),
         });
     }
-    for spec in specs {
-        let found = shape_of(&spec.name).unwrap_or_default();
-        if found != spec.shape {
-            return Err(ModelError::Shape {
-                name: spec.name.clone(),
-                expected: spec.shape.clone(),
-                found: found.to_vec(),
-            });
-        }
+    specs.iter().try_for_each(|spec| check_shape(&spec.name, &spec.shape, shape_of(&spec.name).unwrap_or_default()))
+}
+
+/// Checks that the tensor `name` has the `expected` shape.
+pub(crate) fn check_shape(name: &str, expected: &[usize], found: &[usize]) -> Result<(), ModelError> {
+    if found == expected {
+        return Ok(());
     }
-    Ok(())
+    Err(ModelError::Shape { name: name.into(), expected: expected.to_vec(), found: found.to_vec() })
 }
 
 /// Checks that every name is one of `specs`.

@@ -89,6 +89,46 @@ fn bf16_rounds_matrices_and_keeps_vectors_and_a_log() {
 }
 
 #[test]
+fn int8_keeps_every_row_within_half_a_step_of_its_scale() {
+    let (_parent, dir, checkpoint) = saved(Dtype::Int8);
+    let loaded = Checkpoint::load(&dir).unwrap();
+    let finer = ["embeddings", "x_proj", "dt_proj", "A_log", "conv1d", "query"];
+    let mut n_quantised = 0;
+    for (name, tensor) in checkpoint.weights.iter() {
+        let after = loaded.weights.get(name).unwrap();
+        if tensor.shape.len() != 2 || finer.iter().any(|part| name.contains(part)) {
+            continue;
+        }
+        for (row, after) in tensor.data.chunks_exact(tensor.shape[1]).zip(after.chunks_exact(tensor.shape[1])) {
+            let step = row.iter().fold(0.0, |largest: f32, x| largest.max(x.abs())) / 127.0;
+            assert!(row.iter().zip(after).all(|(a, b)| (a - b).abs() <= 0.5001 * step), "{name}");
+            n_quantised += row.len();
+        }
+    }
+    assert!(n_quantised > 10_000);
+    // Saved once more, nothing changes.
+    loaded.save(&dir, Dtype::Int8).unwrap();
+    let again = Checkpoint::load(&dir).unwrap().weights;
+    for (name, tensor) in loaded.weights.iter() {
+        let same = tensor.data.iter().zip(again.get(name).unwrap()).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs());
+        assert!(same, "{name}");
+    }
+}
+
+#[test]
+fn int8_scales_are_checked_as_the_matrices_are() {
+    let (_parent, dir, _) = saved(Dtype::Int8);
+    let name = "head.confidence.fc2.weight.scale";
+    for (replacement, expected) in [
+        (Some((FileDtype::F32, vec![2])), format!("tensor `{name}` must have shape [1], found [2]")),
+        (None, format!("tensor `{name}` of shape [1] is missing (1 missing in all)")),
+    ] {
+        let message = with_tensor(&dir, name, replacement);
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}
+
+#[test]
 fn safetensors_file_is_read_by_the_public_library() {
     let (_parent, dir, checkpoint) = saved(Dtype::Bf16);
     let bytes = fs::read(dir.join("model.safetensors")).unwrap();
@@ -191,8 +231,14 @@ fn one_wrong_tensor_is_named_with_what_was_expected_and_found() {
     let name = "head.confidence.fc2.weight";
     let shape = vec![1, 16];
     for (replacement, expected) in [
-        (Some((FileDtype::F16, shape.clone())), format!("tensor `{name}` must be F32 or BF16, found F16")),
-        (Some((FileDtype::I64, shape.clone())), format!("tensor `{name}` must be F32 or BF16, found I64")),
+        (
+            Some((FileDtype::F16, shape.clone())),
+            format!("tensor `{name}` must be F32, BF16 or (a matrix) I8, found F16"),
+        ),
+        (
+            Some((FileDtype::I64, shape.clone())),
+            format!("tensor `{name}` must be F32, BF16 or (a matrix) I8, found I64"),
+        ),
         (Some((FileDtype::F32, vec![16, 1])), format!("tensor `{name}` must have shape [1, 16], found [16, 1]")),
         (Some((FileDtype::F32, vec![16])), format!("tensor `{name}` must have shape [1, 16], found [16]")),
         (None, format!("tensor `{name}` of shape [1, 16] is missing (1 missing in all)")),

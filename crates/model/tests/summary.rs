@@ -48,6 +48,11 @@ fn a_cache_grows_to_its_limit_and_stays_there() {
 fn a_folder_shows_the_types_that_it_has() {
     let parent = tempfile::tempdir().unwrap();
     let (dir, checkpoint) = (parent.path().join("model"), common::checkpoint());
+    checkpoint.save(&dir, Dtype::Int8).unwrap();
+    let summary = Summary::load(&dir).unwrap();
+    assert_eq!(summary, Summary::of(&checkpoint.config, Dtype::Int8));
+    let file = std::fs::metadata(dir.join("model.safetensors")).unwrap().len() as usize;
+    assert!((summary.bytes() + 1..summary.bytes() + 30_000).contains(&file));
     checkpoint.save(&dir, Dtype::Bf16).unwrap();
     let summary = Summary::load(&dir).unwrap();
     assert_eq!(summary, Summary::of(&checkpoint.config, Dtype::Bf16));

@@ -1,7 +1,7 @@
 //! The trunk, whichever kind the configuration asks for.
 
 use robomamba_kernels::matmul::Format;
-use robomamba_model::{BackboneConfig, Weights};
+use robomamba_model::{BackboneConfig, Tensors};
 
 use crate::RuntimeError;
 use crate::error::check_len;
@@ -24,7 +24,12 @@ impl Backbone {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(format: Format, config: &BackboneConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+    pub fn new(
+        format: Format,
+        config: &BackboneConfig,
+        weights: &dyn Tensors,
+        prefix: &str,
+    ) -> Result<Self, RuntimeError> {
         Ok(match config {
             BackboneConfig::Mamba(mamba) => Self::Mamba(Mamba::new(format, mamba, weights, prefix)?),
             BackboneConfig::Transformer(transformer) => {
@@ -38,6 +43,14 @@ impl Backbone {
         match self {
             Self::Mamba(mamba) => mamba.config().d_model,
             Self::Transformer(transformer) => transformer.config().d_model,
+        }
+    }
+
+    /// Bytes of its packed matrices, all of which a step reads.
+    pub fn matrix_bytes(&self) -> usize {
+        match self {
+            Self::Mamba(mamba) => mamba.matrix_bytes(),
+            Self::Transformer(transformer) => transformer.matrix_bytes(),
         }
     }
 

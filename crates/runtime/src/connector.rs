@@ -17,7 +17,7 @@
 use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
 use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_kernels::{Rows, RowsMut};
-use robomamba_model::{ConnectorConfig, ModelConfig, Weights};
+use robomamba_model::{ConnectorConfig, ModelConfig, Tensors};
 
 use crate::RuntimeError;
 use crate::blocks::{Mlp, add, add_and_normalise, gelu_mlp, normalise, project};
@@ -71,7 +71,12 @@ impl Connector {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(format: Format, config: &ModelConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+    pub fn new(
+        format: Format,
+        config: &ModelConfig,
+        weights: &dyn Tensors,
+        prefix: &str,
+    ) -> Result<Self, RuntimeError> {
         let params = Params::new(format, weights, prefix);
         let ConnectorConfig { hidden_size: d, n_query, num_hidden_layers: n_layer, layer_norm_eps: eps, .. } =
             config.connector;

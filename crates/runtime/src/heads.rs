@@ -7,7 +7,7 @@
 
 use robomamba_kernels::activation::{self, Activation};
 use robomamba_kernels::matmul::{Format, PackedMatrix};
-use robomamba_model::{ModelConfig, Weights};
+use robomamba_model::{ModelConfig, Tensors};
 
 use crate::RuntimeError;
 use crate::blocks::{Mlp, gelu_mlp, project};
@@ -29,7 +29,12 @@ impl Heads {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(format: Format, config: &ModelConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+    pub fn new(
+        format: Format,
+        config: &ModelConfig,
+        weights: &dyn Tensors,
+        prefix: &str,
+    ) -> Result<Self, RuntimeError> {
         let params = Params::new(format, weights, prefix);
         let (d_model, width) = (config.backbone.d_model(), config.action_head.hidden_size);
         let n_action = config.action_head.chunk_size * config.features.action.dim();

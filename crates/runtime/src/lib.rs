@@ -21,7 +21,7 @@
 //!
 //! The parts can be used apart from each other, as the parity tests against other implementations do:
 //! [`VisionEncoder`], [`TextEncoder`], [`Connector`], [`Mamba`], [`Transformer`] and [`Heads`] are made from a
-//! configuration, [`Weights`](robomamba_model::Weights) and a name prefix, and work in a [`Workspace`].
+//! configuration, [`Tensors`](robomamba_model::Tensors) and a name prefix, and work in a [`Workspace`].
 #![forbid(unsafe_code)]
 
 mod backbone;

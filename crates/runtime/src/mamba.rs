@@ -18,7 +18,7 @@ use robomamba_kernels::conv1d::{self, ConvInput, ConvOutput, ConvShape};
 use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_kernels::scan::{self, ScanInput, ScanOutput, ScanParams, ScanShape};
 use robomamba_kernels::{Rows, RowsMut};
-use robomamba_model::{MambaConfig, Weights};
+use robomamba_model::{MambaConfig, Tensors};
 
 use crate::RuntimeError;
 use crate::blocks::{add_and_normalise, normalise, project};
@@ -63,13 +63,25 @@ impl Mamba {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(format: Format, config: &MambaConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+    pub fn new(
+        format: Format,
+        config: &MambaConfig,
+        weights: &dyn Tensors,
+        prefix: &str,
+    ) -> Result<Self, RuntimeError> {
         let params = Params::new(format, weights, prefix);
         let layers = (0..config.n_layer)
             .map(|i| MambaLayer::new(config, &params.under(format!("layers.{i}"))))
             .collect::<Result<_, _>>()?;
         let norm_f = params.rms_norm("norm_f", config.d_model, config.rms_norm_eps)?;
         Ok(Self { layers, norm_f, config: config.clone() })
+    }
+
+    /// Bytes of its packed matrices, all of which a step reads.
+    pub fn matrix_bytes(&self) -> usize {
+        let matrices =
+            self.layers.iter().flat_map(|layer| [&layer.in_proj, &layer.x_proj, &layer.dt_proj, &layer.out_proj]);
+        matrices.map(PackedMatrix::bytes).sum()
     }
 
     /// Sizes of the trunk.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use robomamba_kernels::matmul::Format;
-use robomamba_model::{Checkpoint, ModelConfig, TextTokenizer, param_specs};
+use robomamba_model::{Checkpoint, ModelConfig, StoredCheckpoint, Tensors, TextTokenizer, param_specs};
 use robomamba_policy::{FeatureSpec, NormStats};
 
 use crate::RuntimeError;
@@ -46,7 +46,17 @@ impl Model {
     /// # Errors
     /// When the folder is incomplete, damaged or does not fit its configuration.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, RuntimeError> {
-        Self::from_checkpoint(Format::F32, &Checkpoint::load(dir.as_ref())?)
+        Self::load_as(Format::F32, dir)
+    }
+
+    /// Reads the checkpoint folder `dir`, to run in `format`. Tensors are read and packed one by one, so that memory holds little
+    /// more than the packed model at any time.
+    ///
+    /// # Errors
+    /// When the folder is incomplete, damaged or does not fit its configuration.
+    pub fn load_as(format: Format, dir: impl AsRef<Path>) -> Result<Self, RuntimeError> {
+        let stored = StoredCheckpoint::open(dir.as_ref())?;
+        Self::pack(format, (&stored.config, &stored.stats, &stored.tokenizer), &stored)
     }
 
     /// Packs the weights of `checkpoint`, the linear layers in `format`. Norms, the convolution, the scan and the
@@ -58,6 +68,14 @@ impl Model {
         let Checkpoint { config, weights, stats, tokenizer, .. } = checkpoint;
         config.check()?;
         weights.check(&param_specs(config))?;
+        Self::pack(format, (config, stats, tokenizer), weights)
+    }
+
+    fn pack(
+        format: Format,
+        (config, stats, tokenizer): (&ModelConfig, &NormStats, &TextTokenizer),
+        weights: &dyn Tensors,
+    ) -> Result<Self, RuntimeError> {
         Ok(Self {
             vision: VisionEncoder::new(format, &config.vision, weights, "vision")?,
             text: TextEncoder::new(format, &config.text, weights, "text")?,

@@ -1,8 +1,10 @@
 //! Takes parameters out of a checkpoint by name and packs them for the kernels.
 
+use std::borrow::Cow;
+
 use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_kernels::norm::{Norm, NormKind};
-use robomamba_model::{ModelError, Weights};
+use robomamba_model::Tensors;
 
 use crate::RuntimeError;
 
@@ -16,14 +18,14 @@ pub(crate) enum Bias {
 /// The parameters below one prefix, as `VarBuilder::pp` has it in candle.
 #[derive(Clone)]
 pub(crate) struct Params<'a> {
-    weights: &'a Weights,
+    weights: &'a dyn Tensors,
     prefix: String,
     format: Format,
 }
 
 impl<'a> Params<'a> {
     /// All parameters below `prefix`, whose linear layers are packed in `format`.
-    pub fn new(format: Format, weights: &'a Weights, prefix: &str) -> Self {
+    pub fn new(format: Format, weights: &'a dyn Tensors, prefix: &str) -> Self {
         Self { weights, prefix: prefix.to_owned(), format }
     }
 
@@ -44,18 +46,13 @@ impl<'a> Params<'a> {
     }
 
     /// The values of one parameter of exactly this shape.
-    pub fn get(&self, name: &str, shape: &[usize]) -> Result<&'a [f32], RuntimeError> {
-        let name = self.full(name);
-        match self.weights.shape(&name) {
-            Ok(found) if found == shape => Ok(self.weights.get(&name)?),
-            Ok(found) => Err(ModelError::Shape { name, expected: shape.to_vec(), found: found.to_vec() }.into()),
-            Err(_) => Err(ModelError::MissingTensor { name, expected: shape.to_vec(), n_missing: 1 }.into()),
-        }
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, RuntimeError> {
+        Ok(self.weights.values(&self.full(name), shape)?)
     }
 
     /// Like [`Params::get`], as a vector of its own.
     pub fn vec(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, RuntimeError> {
-        Ok(self.get(name, shape)?.to_vec())
+        Ok(self.get(name, shape)?.into_owned())
     }
 
     /// The linear layer `name` from `n_in` to `n_out` values.
@@ -73,9 +70,9 @@ impl<'a> Params<'a> {
         let mut weight = Vec::with_capacity(names.len() * n_out * n_in);
         let mut biases = Vec::with_capacity(names.len() * n_out);
         for name in names {
-            weight.extend_from_slice(self.get(&format!("{name}.weight"), &[n_out, n_in])?);
+            weight.extend_from_slice(&self.get(&format!("{name}.weight"), &[n_out, n_in])?);
             if bias == Bias::With {
-                biases.extend_from_slice(self.get(&format!("{name}.bias"), &[n_out])?);
+                biases.extend_from_slice(&self.get(&format!("{name}.bias"), &[n_out])?);
             }
         }
         let bias = (bias == Bias::With).then_some(biases.as_slice());

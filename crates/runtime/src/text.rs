@@ -5,7 +5,7 @@
 
 use robomamba_kernels::activation::Activation;
 use robomamba_kernels::matmul::Format;
-use robomamba_model::{TextConfig, Weights};
+use robomamba_model::{Tensors, TextConfig};
 
 use crate::RuntimeError;
 use crate::blocks::{Mlp, SelfAttention, add, add_and_normalise, normalise};
@@ -37,7 +37,7 @@ impl TextEncoder {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(format: Format, config: &TextConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+    pub fn new(format: Format, config: &TextConfig, weights: &dyn Tensors, prefix: &str) -> Result<Self, RuntimeError> {
         let params = Params::new(format, weights, prefix);
         let embeddings = params.under("embeddings");
         let d = config.hidden_size;

@@ -14,7 +14,7 @@ use robomamba_kernels::activation::{self, Activation};
 use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
 use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_kernels::{Kernels, Rows, RowsMut};
-use robomamba_model::{TransformerConfig, Weights};
+use robomamba_model::{Tensors, TransformerConfig};
 
 use crate::RuntimeError;
 use crate::blocks::{add_and_normalise, normalise, project};
@@ -53,7 +53,7 @@ impl Transformer {
     pub fn new(
         format: Format,
         config: &TransformerConfig,
-        weights: &Weights,
+        weights: &dyn Tensors,
         prefix: &str,
     ) -> Result<Self, RuntimeError> {
         let params = Params::new(format, weights, prefix);
@@ -68,6 +68,13 @@ impl Transformer {
             frequencies: (0..head_dim / 2).map(frequency).collect(),
             config: config.clone(),
         })
+    }
+
+    /// Bytes of its packed matrices, all of which a step reads.
+    pub fn matrix_bytes(&self) -> usize {
+        let matrices =
+            self.layers.iter().flat_map(|layer| [&layer.qkv, &layer.o_proj, &layer.gate_up, &layer.down_proj]);
+        matrices.map(PackedMatrix::bytes).sum()
     }
 
     /// Sizes of the trunk.

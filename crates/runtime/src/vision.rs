@@ -7,7 +7,7 @@
 
 use robomamba_kernels::activation::Activation;
 use robomamba_kernels::matmul::{Format, PackedMatrix};
-use robomamba_model::{VisionConfig, VisionKind, Weights};
+use robomamba_model::{Tensors, VisionConfig, VisionKind};
 
 use crate::RuntimeError;
 use crate::blocks::{Mlp, SelfAttention, add, add_and_normalise, normalise, project};
@@ -41,7 +41,12 @@ impl VisionEncoder {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape than `config` says.
-    pub fn new(format: Format, config: &VisionConfig, weights: &Weights, prefix: &str) -> Result<Self, RuntimeError> {
+    pub fn new(
+        format: Format,
+        config: &VisionConfig,
+        weights: &dyn Tensors,
+        prefix: &str,
+    ) -> Result<Self, RuntimeError> {
         let params = Params::new(format, weights, prefix);
         let (d, eps, kind) = (config.hidden_size, config.layer_norm_eps, config.kind);
         let blocks = (0..config.num_hidden_layers)
@@ -152,7 +157,7 @@ fn patch_projection(config: &VisionConfig, params: &Params) -> Result<PackedMatr
     let (d, p) = (config.hidden_size, config.patch_size);
     let weight = params.get("weight", &[d, 3, p, p])?;
     let bias = config.kind.has_patch_bias().then(|| params.get("bias", &[d])).transpose()?;
-    Ok(PackedMatrix::new(params.format(), (d, config.patch_dim()), weight, bias)?)
+    Ok(PackedMatrix::new(params.format(), (d, config.patch_dim()), &weight, bias.as_deref())?)
 }
 
 /// Position embeddings `[n_token, hidden_size]` with the class token added to the first.
@@ -160,7 +165,7 @@ fn positions(config: &VisionConfig, params: &Params) -> Result<Vec<f32>, Runtime
     let d = config.hidden_size;
     let mut positions = params.vec("position_embeddings", &[1, config.n_token(), d])?;
     if config.kind.has_class_token() {
-        add(&mut positions[..d], params.get("cls_token", &[1, 1, d])?);
+        add(&mut positions[..d], &params.get("cls_token", &[1, 1, d])?);
     }
     Ok(positions)
 }

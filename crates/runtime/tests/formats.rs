@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{checkpoint, observation, session};
-use robomamba_model::{Checkpoint, Preset};
+use robomamba_model::{Checkpoint, Dtype, Preset};
 use robomamba_policy::{ActionChunk, Policy};
 use robomamba_runtime::{Format, Model};
 
@@ -27,17 +27,31 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
+/// Takes the mean of the actions out, which every plan shares.
+fn centre(actions: &mut [f32]) {
+    actions.chunks_exact_mut(2).for_each(|action| {
+        action[0] = (action[0] - 0.5) / 2.0;
+        action[1] = (action[1] + 0.5) / 0.1;
+    });
+}
+
+#[test]
+fn a_checkpoint_stored_in_8_bits_plans_as_the_one_that_it_was_made_of() {
+    let checkpoint = checkpoint(Preset::Tabletop, |_| {});
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    checkpoint.save(&dir.path().join("int8"), Dtype::Int8).expect("the checkpoint can be saved");
+    let stored = Checkpoint::load(&dir.path().join("int8")).expect("it can be loaded");
+    let [mut before, mut after] = [&checkpoint, &stored].map(|checkpoint| plans(Format::Int8, checkpoint, 20));
+    centre(&mut before);
+    centre(&mut after);
+    // Matrices are the same; convolutions and embeddings are rounded to 16 bits.
+    assert!(cosine(&before, &after) > 0.9999, "cosine {}", cosine(&before, &after));
+}
+
 #[test]
 fn fewer_bits_plan_nearly_the_same() {
     let checkpoint = checkpoint(Preset::Tabletop, |_| {});
     let mut exact = plans(Format::F32, &checkpoint, 20);
-    // Without the mean of the actions, which every plan shares.
-    let centre = |actions: &mut [f32]| {
-        actions.chunks_exact_mut(2).for_each(|action| {
-            action[0] = (action[0] - 0.5) / 2.0;
-            action[1] = (action[1] + 0.5) / 0.1;
-        })
-    };
     centre(&mut exact);
     for (format, least) in [(Format::Bf16, 0.9999), (Format::Int8, 0.995)] {
         let mut found = plans(format, &checkpoint, 20);

@@ -50,6 +50,7 @@ enum Source {
 enum Storage {
     F32,
     Bf16,
+    Int8,
 }
 
 impl Storage {
@@ -57,6 +58,7 @@ impl Storage {
         match self {
             Self::F32 => Dtype::F32,
             Self::Bf16 => Dtype::Bf16,
+            Self::Int8 => Dtype::Int8,
         }
     }
 }
