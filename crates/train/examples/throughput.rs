@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         action: VectorSpec::new(["dx", "dy", "grip"]),
         fps: 20,
     };
-    let size = ThroughputConfig { n_episode, n_step, n_repeat: 3, lanes: 2 };
+    let size = ThroughputConfig { n_episode, n_step, n_repeat: 3, lanes: 2, known_tokens: false };
     for (i, rate) in measure_throughput(&preset.config(features), size)?.iter().enumerate() {
         println!("{preset} step {i}: {rate:.1} frames/s");
     }

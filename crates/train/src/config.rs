@@ -265,6 +265,9 @@ impl TrainConfig {
         for (field, found) in weights {
             check(field, found >= 0.0 && found.is_finite(), "at least 0", found)?;
         }
+        for &quantile in loss.action_quantiles.values() {
+            check("loss.action_quantiles", quantile > 0.0 && quantile < 1.0, "between 0 and 1", quantile)?;
+        }
         let rate = self.optimiser.learning_rate;
         check("optimiser.learning_rate", rate > 0.0 && rate.is_finite(), "positive", rate)?;
         match &self.schedule {

@@ -1,9 +1,13 @@
 //! One optimiser step: forward, losses, backward, update.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use robomamba_policy::VectorSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::modules::{Batch, PolicyModel, SequenceState};
-use crate::ops::loss::{Target, bce_with_logits, smooth_l1};
+use crate::ops::loss::{Target, bce_with_logits, smooth_l1, smooth_pinball};
 use crate::ops::{self};
 use crate::optimiser::{OptimiserConfig, OptimiserState};
 use crate::{Parameters, Result, TrainError};
@@ -14,6 +18,9 @@ use crate::{Parameters, Result, TrainError};
 pub struct LossConfig {
     /// Transition of the action loss from quadratic to linear, in normalised units; 0 is the L1 loss.
     pub action_beta: f32,
+    /// Which quantile of the labels a dimension of the action is drawn to, by its name; the median, 0.5, where none is named. Where
+    /// two answers are about as likely, such as whether to close a gripper, another one says which mistake is cheaper.
+    pub action_quantiles: BTreeMap<String, f32>,
     /// Weight of the success prediction.
     pub confidence: f32,
     /// Weight of the privileged state's prediction, which only training has; 0 leaves the head out.
@@ -31,7 +38,29 @@ pub struct LossConfig {
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { action_beta: 0.02, confidence: 0.05, auxiliary: 0.2, grounding: 0.0, recognition: 0.0, pointing: 0.0 }
+        Self {
+            action_beta: 0.02,
+            action_quantiles: BTreeMap::new(),
+            confidence: 0.05,
+            auxiliary: 0.2,
+            grounding: 0.0,
+            recognition: 0.0,
+            pointing: 0.0,
+        }
+    }
+}
+
+impl LossConfig {
+    /// The quantile of each of the action's dimensions.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for a name that the action does not have.
+    pub(crate) fn quantiles(&self, action: &VectorSpec) -> Result<Arc<[f32]>> {
+        if let Some(name) = self.action_quantiles.keys().find(|name| !action.names.contains(name)) {
+            let expected = format!("dimensions of the action, which are {}", action.names.join(", "));
+            return Err(TrainError::Setting { field: "loss.action_quantiles", expected, found: format!("`{name}`") });
+        }
+        Ok(action.names.iter().map(|name| self.action_quantiles.get(name).copied().unwrap_or(0.5)).collect())
     }
 }
 
@@ -94,6 +123,8 @@ impl Losses {
 pub(crate) struct Learner {
     model: PolicyModel,
     loss: LossConfig,
+    /// Of each dimension of the action.
+    quantiles: Arc<[f32]>,
     optimiser: OptimiserConfig,
     /// Present weights.
     pub parameters: Parameters,
@@ -102,14 +133,17 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
+    /// # Errors
+    /// [`TrainError::Setting`] when `loss` speaks of dimensions that the action does not have.
     pub(crate) fn new(
         model: PolicyModel,
         parameters: Parameters,
         loss: LossConfig,
         optimiser: OptimiserConfig,
-    ) -> Self {
+    ) -> Result<Self> {
         let state = OptimiserState::new(&parameters);
-        Self { model, loss, optimiser, parameters, state }
+        let quantiles = loss.quantiles(model.action())?;
+        Ok(Self { model, loss, quantiles, optimiser, parameters, state })
     }
 
     /// Learns from one batch and returns the losses before the update, with the state of each episode after it.
@@ -144,7 +178,9 @@ impl Learner {
     ) -> Result<(Losses, Vec<Vec<f32>>, Vec<SequenceState>)> {
         let leaves = self.parameters.leaves();
         let outputs = self.model.forward(&leaves, batch, initial);
-        let action = smooth_l1(ops::input(&outputs.actions), labels.actions.clone(), self.loss.action_beta);
+        let quantiles = Arc::clone(&self.quantiles);
+        let actions = ops::input(&outputs.actions);
+        let action = smooth_pinball(actions, labels.actions.clone(), self.loss.action_beta, quantiles);
         let confidence = bce_with_logits(ops::input(&outputs.confidence), labels.confidence.clone());
         let auxiliary = outputs.auxiliary.map(|x| smooth_l1(ops::input(&x), labels.auxiliary.clone(), AUXILIARY_BETA));
         let pointing = outputs.pointing.map(|x| smooth_l1(ops::input(&x), labels.pointing.clone(), POINTING_BETA));

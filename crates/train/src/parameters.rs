@@ -137,11 +137,13 @@ impl Parameters {
         Leaves { tensors: self.list.iter().map(leaf).collect() }
     }
 
-    /// The gradient of every tensor, in order; zeros for those that are frozen or that the loss does not depend on.
+    /// The gradient of every tensor, in order: zeros where the loss does not depend on it, nothing where it is frozen.
     pub(crate) fn gradients(&self, leaves: &Leaves, mut gradients: Gradients) -> Vec<Vec<f32>> {
         let gradient = |p: &Parameter| {
-            let leaf = Some(&leaves.tensors[&p.spec.name]).filter(|_| !p.frozen);
-            let found = leaf.and_then(|leaf| leaf.grad_remove(&mut gradients));
+            if p.frozen {
+                return Vec::new();
+            }
+            let found = leaves.tensors[&p.spec.name].grad_remove(&mut gradients);
             found.map_or_else(|| vec![0.0; p.values.len()], ops::values)
         };
         self.list.iter().map(gradient).collect()

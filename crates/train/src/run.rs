@@ -116,7 +116,7 @@ impl<'a> Trainer<'a> {
             check_known_tokens(config)?;
         }
         let policy = model();
-        let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone());
+        let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone())?;
         let mut position = Position { seed: config.seed, ..Position::default() };
         let mut carried = Vec::new();
         if let Some(resumed) = resumed {

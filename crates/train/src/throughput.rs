@@ -24,6 +24,8 @@ pub struct ThroughputConfig {
     pub n_repeat: usize,
     /// Threads of the vision encoder.
     pub lanes: usize,
+    /// Whether the encoders are frozen and every frame's token is known, so that trunk and heads are all that learns.
+    pub known_tokens: bool,
 }
 
 /// Measures whole optimiser steps and returns the frames per second of each.
@@ -32,11 +34,18 @@ pub struct ThroughputConfig {
 /// When the configuration is not consistent.
 pub fn measure_throughput(config: &ModelConfig, size: ThroughputConfig) -> Result<Vec<f64>> {
     let heads = TrainingHeads { n_auxiliary: 16, ..TrainingHeads::default() };
-    let parameters = Parameters::new(config, &Weights::random(config, 0), heads)?;
+    let mut parameters = Parameters::new(config, &Weights::random(config, 0), heads)?;
+    if size.known_tokens {
+        parameters.freeze(&["vision", "text", "connector"].map(String::from))?;
+    }
     let model = PolicyModel::new(config, heads, size.lanes);
-    let mut learner = Learner::new(model, parameters, LossConfig::default(), OptimiserConfig::default());
+    let mut learner = Learner::new(model, parameters, LossConfig::default(), OptimiserConfig::default())?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let (batch, labels) = random_batch(config, (size.n_episode, size.n_step), heads, &mut rng);
+    let (mut batch, labels) = random_batch(config, (size.n_episode, size.n_step), heads, &mut rng);
+    if size.known_tokens {
+        let len = size.n_episode * size.n_step * config.backbone.d_model();
+        batch.frames = Frames::Tokens((0..len).map(|_| rng.random_range(-1.0..1.0)).collect());
+    }
     let mut rates = Vec::new();
     for _ in 0..=size.n_repeat {
         let start = Instant::now();

@@ -219,6 +219,9 @@ fn mistakes_are_named() {
     );
     fails(&|config| config.loss.pointing = -1.0, &["loss.pointing", "at least 0", "-1"]);
     fails(&|config| config.loss.action_beta = f32::NAN, &["loss.action_beta", "NaN"]);
+    let quantile = |name: &str, value| [(name.to_string(), value)].into();
+    fails(&|config| config.loss.action_quantiles = quantile("dx", 1.0), &["loss.action_quantiles", "between 0 and 1"]);
+    fails(&|config| config.loss.action_quantiles = quantile("jaw", 0.6), &["loss.action_quantiles", "jaw", "dx"]);
     fails(&|config| config.tokenizer = Some(dir.path().join("none.json")), &["none.json"]);
     fails(&|config| config.initial_checkpoint = Some(dir.path().join("none")), &["none"]);
 }

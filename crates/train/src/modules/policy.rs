@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use robomamba_model::{BackboneConfig, ModelConfig};
+use robomamba_policy::VectorSpec;
 
 use super::{SequenceState, connector, heads, linear, mamba, text, transformer, vision};
 use crate::ops::encoder::VisionEncoder;
@@ -107,6 +108,11 @@ impl PolicyModel {
     /// The model of `config` with the `heads` of training, its vision encoder on `lanes` threads.
     pub(crate) fn new(config: &ModelConfig, heads: TrainingHeads, lanes: usize) -> Self {
         Self { config: config.clone(), vision: vision::encoder(config, lanes), heads }
+    }
+
+    /// The dimensions of the action.
+    pub(crate) fn action(&self) -> &VectorSpec {
+        &self.config.features.action
     }
 
     /// Runs a batch, each episode from its state in `initial` (zeros where absent).

@@ -18,7 +18,14 @@ pub(crate) struct Target {
 /// `sum_i w_i huber(x_i - t_i)` `[1]` with `huber(e) = e^2 / (2 beta)` below `beta` and `|e| - beta / 2`
 /// above, PyTorch's `smooth_l1_loss`; `beta` 0 is the L1 loss.
 pub(crate) fn smooth_l1(prediction: Input, target: Target, beta: f32) -> Tensor<1> {
-    apply(SmoothL1 { target, beta }, [prediction])
+    smooth_pinball(prediction, target, beta, [0.5].into())
+}
+
+/// [`smooth_l1`] with the terms of element `i` multiplied by `2 q` where the prediction is too low and by `2 (1 - q)` where it
+/// is too high, `q = quantiles[i % quantiles.len()]`: draws to that quantile of the target instead of its median (the
+/// pinball loss of Koenker and Bassett, 1978).
+pub(crate) fn smooth_pinball(prediction: Input, target: Target, beta: f32, quantiles: Arc<[f32]>) -> Tensor<1> {
+    apply(SmoothPinball { target, beta, quantiles }, [prediction])
 }
 
 /// `sum_i w_i bce(sigmoid(x_i), t_i)` `[1]`, PyTorch's `binary_cross_entropy_with_logits`.
@@ -48,21 +55,31 @@ pub(crate) fn huber_slope(e: f32, beta: f32) -> f32 {
 }
 
 #[derive(Clone, Debug)]
-struct SmoothL1 {
+struct SmoothPinball {
     target: Target,
     beta: f32,
+    quantiles: Arc<[f32]>,
 }
 
-impl FusedOp<1, 1> for SmoothL1 {
+impl SmoothPinball {
+    /// The weight of an error of `e` in element `i`.
+    fn side(&self, i: usize, e: f32) -> f32 {
+        let quantile = self.quantiles[i % self.quantiles.len()];
+        2.0 * if e < 0.0 { quantile } else { 1.0 - quantile }
+    }
+}
+
+impl FusedOp<1, 1> for SmoothPinball {
     type Saved = ();
 
     fn forward(&self, [x]: [&[f32]; 1]) -> Forward<1, ()> {
-        let loss = self.target.sum(x, |x, t| huber(x - t, self.beta));
+        let loss = self.target.sum(x, |i, x, t| self.side(i, x - t) * huber(x - t, self.beta));
         Forward { output: vec![loss], shape: [1], saved: () }
     }
 
     fn backward(&self, [x]: [&[f32]; 1], (): &(), grad: &[f32], _: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [Some(self.target.grad(x, grad[0], |x, t| huber_slope(x - t, self.beta)))]
+        let slope = |i, x, t| self.side(i, x - t) * huber_slope(x - t, self.beta);
+        [Some(self.target.grad(x, grad[0], slope))]
     }
 }
 
@@ -75,24 +92,25 @@ impl FusedOp<1, 1> for Bce {
     type Saved = ();
 
     fn forward(&self, [x]: [&[f32]; 1]) -> Forward<1, ()> {
-        let loss = self.target.sum(x, |x, t| x.max(0.0) - x * t + (-x.abs()).exp().ln_1p());
+        let loss = self.target.sum(x, |_, x, t| x.max(0.0) - x * t + (-x.abs()).exp().ln_1p());
         Forward { output: vec![loss], shape: [1], saved: () }
     }
 
     fn backward(&self, [x]: [&[f32]; 1], (): &(), grad: &[f32], _: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [Some(self.target.grad(x, grad[0], |x, t| 1.0 / (1.0 + (-x).exp()) - t))]
+        [Some(self.target.grad(x, grad[0], |_, x, t| 1.0 / (1.0 + (-x).exp()) - t))]
     }
 }
 
 impl Target {
-    fn sum(&self, x: &[f32], loss: impl Fn(f32, f32) -> f32) -> f32 {
-        let terms = x.iter().zip(self.values.iter()).zip(self.weights.iter());
-        let counted = terms.filter(|&(_, &w)| w != 0.0);
-        counted.map(|((&x, &t), &w)| f64::from(w * loss(x, t))).sum::<f64>() as f32
+    /// The weighted sum of `loss(index, prediction, value)`.
+    fn sum(&self, x: &[f32], loss: impl Fn(usize, f32, f32) -> f32) -> f32 {
+        let terms = x.iter().zip(self.values.iter()).zip(self.weights.iter()).enumerate();
+        let counted = terms.filter(|&(_, (_, &w))| w != 0.0);
+        counted.map(|(i, ((&x, &t), &w))| f64::from(w * loss(i, x, t))).sum::<f64>() as f32
     }
 
-    fn grad(&self, x: &[f32], scale: f32, slope: impl Fn(f32, f32) -> f32) -> Vec<f32> {
-        let terms = x.iter().zip(self.values.iter()).zip(self.weights.iter());
-        terms.map(|((&x, &t), &w)| if w == 0.0 { 0.0 } else { scale * w * slope(x, t) }).collect()
+    fn grad(&self, x: &[f32], scale: f32, slope: impl Fn(usize, f32, f32) -> f32) -> Vec<f32> {
+        let terms = x.iter().zip(self.values.iter()).zip(self.weights.iter()).enumerate();
+        terms.map(|(i, ((&x, &t), &w))| if w == 0.0 { 0.0 } else { scale * w * slope(i, x, t) }).collect()
     }
 }

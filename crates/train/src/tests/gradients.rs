@@ -33,13 +33,14 @@ fn learner(config: &ModelConfig, lanes: usize) -> Learner {
     }
     let loss = LossConfig {
         action_beta: 100.0,
+        action_quantiles: [("grip".to_string(), 0.7)].into(),
         confidence: 1.0,
         auxiliary: 1.0,
         grounding: 1.0,
         recognition: 1.0,
         pointing: 1.0,
     };
-    Learner::new(PolicyModel::new(config, HEADS, lanes), parameters, loss, OptimiserConfig::default())
+    Learner::new(PolicyModel::new(config, HEADS, lanes), parameters, loss, OptimiserConfig::default()).unwrap()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::ops::loss::{Target, bce_with_logits, smooth_l1};
+use crate::ops::loss::{Target, bce_with_logits, smooth_l1, smooth_pinball};
 use crate::ops::{self};
 
 fn target(values: &[f32], weights: &[f32]) -> Target {
@@ -29,6 +29,16 @@ fn smooth_l1_is_huber_over_beta() {
 fn beta_of_zero_is_the_l1_loss() {
     let target = target(&[1.0, 1.0], &[0.5, 0.5]);
     assert_eq!(evaluate(&[3.0, 1.0], |x| smooth_l1(x, target.clone(), 0.0)), (1.0, vec![0.5, 0.0]));
+}
+
+#[test]
+fn a_quantile_makes_one_kind_of_error_dearer() {
+    let target = target(&[1.0, 1.0, 1.0, 1.0], &[0.25; 4]);
+    // Too low and too high by 2; every second element is drawn to the upper quarter.
+    let pinball = |x| smooth_pinball(x, target.clone(), 0.0, [0.5, 0.75].into());
+    let (loss, gradient) = evaluate(&[-1.0, -1.0, 3.0, 3.0], pinball);
+    assert_eq!(loss, 0.25 * 2.0 * (1.0 + 1.5 + 1.0 + 0.5));
+    assert_eq!(gradient, [-0.25, -0.375, 0.25, 0.125]);
 }
 
 #[test]
