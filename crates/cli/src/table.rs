@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::report::escape;
+
 /// Rows of cells under a heading.
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -16,6 +18,17 @@ impl Table {
     /// Adds a row.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    /// The table as HTML, for a page with the style of the reports.
+    pub fn html(&self) -> String {
+        let row = |(index, cells): (usize, &Vec<String>)| {
+            let tag = if index == 0 { "th" } else { "td" };
+            let cells = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)));
+            format!("<tr>{}</tr>", cells.collect::<String>())
+        };
+        let rows = self.rows.iter().enumerate().map(row).collect::<String>();
+        format!("<div class=\"scroll\"><table>{rows}</table></div>")
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -54,6 +67,7 @@ mod tests {
         let mut table = Table::new(["task", "n"]);
         table.row(["reach", "10"]);
         table.row(["pick_place", "9"]);
+        assert!(table.html().contains("<tr><th>task</th><th>n</th></tr><tr><td>reach</td><td>10</td></tr>"));
         assert_eq!(table.to_string(), "task         n\n──────────────\nreach       10\npick_place   9\n");
     }
 }

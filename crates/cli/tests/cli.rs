@@ -364,8 +364,11 @@ fn checkpoints_are_evaluated_side_by_side() {
 #[test]
 fn the_benchmark_measures_what_it_promises() {
     let dir = tempfile::tempdir().unwrap();
-    let table = ok(dir.path(), &["bench", "--quick", "--preset", "nano", "--json", "bench.json"]);
+    let bench = ["bench", "--quick", "--preset", "nano", "--json", "bench.json", "--report", "bench.html"];
+    let table = ok(dir.path(), &bench);
     assert!(table.contains("GFLOP/s") && table.contains("nano"), "{table}");
+    let page = fs::read_to_string(dir.path().join("bench.html")).unwrap();
+    assert!(page.matches("<polyline").count() == 5 && page.contains("Limits of the machine"), "{page}");
     let figures = json(dir.path().join("bench.json"));
     for precision in ["f32", "bf16", "int8"] {
         let step = &figures["step_ms"]["nano"][precision];
@@ -383,6 +386,36 @@ fn the_benchmark_measures_what_it_promises() {
     assert!(carried("transformer").windows(2).all(|pair| pair[0] < pair[1]), "{history:?}");
     assert_eq!(figures["limits"].as_array().unwrap().len(), 2);
     assert_eq!(figures["sequences"].as_array().unwrap().len(), 2);
+    for training in figures["training"].as_array().unwrap() {
+        assert!(training["ms"].as_f64().unwrap() > 0.0, "{training}");
+    }
+    assert_eq!(figures["training"].as_array().unwrap().len(), 3);
+    let claims = figures["claims"].as_array().unwrap();
+    let flat = claims.iter().find(|claim| claim["claim"] == "cost and memory after 1000 steps").unwrap();
+    assert!(flat["ours"].as_str().unwrap().ends_with("the same state"), "{flat}");
+}
+
+#[test]
+fn the_benchmark_measures_only_what_is_asked_and_shows_the_peers() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = ["bench", "--quick", "--preset", "nano", "--json", "bench.json"];
+    let comparison = r#"{"peers": [{"name": "another engine", "work": "a step", "ours_ms": 2.0, "peer_ms": 5.0,
+        "ratio": 2.5, "ratios": [2.4, 2.5], "rounds": 2, "goal": 2.0}], "missing": {}}"#;
+    fs::write(dir.path().join("peers.json"), comparison).unwrap();
+    let only = ["--only", "steps", "--cameras", "1", "--precision", "int8", "--peers", "peers.json"];
+    let table = ok(dir.path(), &[&bench[..], &only].concat());
+    assert!(table.contains("another engine") && !table.contains("GFLOP/s"), "{table}");
+    let figures = json(dir.path().join("bench.json"));
+    assert_eq!(figures["peers"][0]["ratio"], 2.5);
+    // One camera on one thread beside the main measurement.
+    assert_eq!(figures["step_ms_variants"].as_array().unwrap().len(), 1);
+    for section in ["limits", "history", "sequences", "training"] {
+        assert_eq!(figures[section].as_array().unwrap().len(), 0, "{section}");
+    }
+
+    fs::write(dir.path().join("peers.json"), "[]").unwrap();
+    let error = fails(dir.path(), &[&bench[..], &["--only", "limits", "--peers", "peers.json"]].concat(), 1);
+    assert!(error.contains("peers.json") && error.contains("compare.py"), "{error}");
 }
 
 #[test]
@@ -392,6 +425,10 @@ fn a_checkpoint_of_half_the_size_plays_in_any_precision() {
     assert!(ok(dir.path(), &convert).contains("bf16"));
     let size = |folder: &str| fs::metadata(dir.path().join(folder).join("model.safetensors")).unwrap().len();
     assert!(size("half") * 100 < size("nano") * 65, "{} bytes of {}", size("half"), size("nano"));
+    let convert = ["convert", "--from", "robomamba", "nano", "--to", "bytes", "--quantize", "int8"];
+    assert!(ok(dir.path(), &convert).contains("int8"));
+    assert!(size("bytes") < size("half"), "{} bytes of {}", size("bytes"), size("half"));
+    ok(dir.path(), &["eval", "--checkpoint", "bytes", "--family", "reach", "--episodes", "1", "--precision", "int8"]);
     for precision in ["f32", "bf16", "int8"] {
         let eval = ["eval", "--checkpoint", "half", "--family", "reach", "--episodes", "1", "--json", "e.json"];
         ok(dir.path(), &[&eval[..], &["--precision", precision]].concat());

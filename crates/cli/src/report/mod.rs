@@ -1,7 +1,7 @@
 //! `report.html`: one self-contained file that shows what a demonstration did.
 
 pub mod base64;
-mod svg;
+pub mod svg;
 
 use std::fmt::{Display, Write};
 
@@ -36,12 +36,15 @@ const SHOWN_PER_FAMILY: (usize, usize) = (2, 1);
 pub fn html(report: &Report) -> String {
     let sections =
         [heading(report), tiles(report.figures), families(report), latency(report), episodes(report), about(report)];
+    page(&format!("RoboMamba demonstration, {}", report.time), &sections.concat())
+}
+
+/// A self-contained page with this title and content, in the style of the reports.
+pub fn page(title: &str, content: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>RoboMamba demonstration, {}</title><style>{}</style></head><body><main>\n{}</main></body></html>\n",
-        report.time,
+         <title>{title}</title><style>{}</style></head><body><main>\n{content}</main></body></html>\n",
         include_str!("style.css"),
-        sections.concat()
     )
 }
 
@@ -209,8 +212,7 @@ fn confidence_plot(trace: &Trace) -> String {
 }
 
 fn legend(lines: &[Line]) -> String {
-    let entries = lines.iter().enumerate().map(|(i, line)| format!("<i class=\"line{i}\"></i>{}", escape(line.name)));
-    format!("<p class=\"legend\">{}</p>", entries.collect::<String>())
+    svg::legend(lines.iter().map(|line| line.name))
 }
 
 fn row(index: usize, trace: &Trace) -> String {
@@ -251,7 +253,7 @@ fn about(report: &Report) -> String {
 }
 
 /// Text for use inside HTML elements and attributes.
-fn escape(text: impl Display) -> String {
+pub fn escape(text: impl Display) -> String {
     let mut escaped = String::new();
     for c in text.to_string().chars() {
         match c {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::escape;
 use crate::interval::Rate;
 
 /// Points of a line; more are thinned out.
@@ -125,6 +126,91 @@ impl LogAxis {
     }
 }
 
+/// One line of a [`log_log`] chart: its name, and points of positive coordinates from left to right.
+pub struct Series {
+    /// Name in the legend.
+    pub name: String,
+    /// x and y.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Lines between points on two logarithmic axes, with `y_unit` behind the numbers of the vertical one.
+pub fn log_log(series: &[Series], x_label: &str, y_unit: &str) -> String {
+    let frame = Frame { left: 62.0, top: 10.0, width: 430.0, height: 210.0 };
+    let all = || series.iter().flat_map(|series| &series.points);
+    let (x, y) = (Decades::covering(all().map(|point| point.0)), Decades::covering(all().map(|point| point.1)));
+    let mut svg = format!(r#"<svg class="chart histogram" viewBox="0 0 500 254" role="img" aria-label="{x_label}">"#);
+    for (tick, fraction) in y.ticks() {
+        let _ = write!(
+            svg,
+            r#"<line class="grid" x1="{}" y1="{at:.1}" x2="{}" y2="{at:.1}"/><text x="56" y="{:.1}" text-anchor="end">{tick} {y_unit}</text>"#,
+            frame.x(0.0),
+            frame.x(1.0),
+            frame.y(fraction) + 3.5,
+            at = frame.y(fraction),
+        );
+    }
+    for (tick, fraction) in x.ticks() {
+        let at = frame.x(fraction);
+        let _ = write!(svg, r#"<text x="{at:.1}" y="{:.1}" text-anchor="middle">{tick}</text>"#, frame.bottom() + 15.0);
+    }
+    let _ = write!(
+        svg,
+        r#"<text x="{:.1}" y="{:.1}" text-anchor="middle">{x_label}</text>"#,
+        frame.x(0.5),
+        frame.bottom() + 31.0
+    );
+    for (index, line) in series.iter().enumerate() {
+        let at = |point: &(f64, f64)| (frame.x(x.fraction(point.0)), frame.y(y.fraction(point.1)));
+        let places: Vec<(f64, f64)> = line.points.iter().map(at).collect();
+        let points: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = write!(svg, r#"<polyline class="line line{index}" points="{}"/>"#, points.join(" "));
+        for (x, y) in places {
+            let _ = write!(svg, r#"<circle class="line line{index}" cx="{x:.1}" cy="{y:.1}" r="2"/>"#);
+        }
+    }
+    svg + "</svg>" + &legend(series.iter().map(|series| series.name.as_str()))
+}
+
+/// The names of lines beside their colours.
+pub fn legend<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names = names.enumerate().map(|(index, name)| format!(r#"<i class="line{index}"></i>{}"#, escape(name)));
+    format!(r#"<p class="legend">{}</p>"#, names.collect::<String>())
+}
+
+/// A logarithmic axis from one power of ten to another.
+struct Decades {
+    low: i32,
+    high: i32,
+}
+
+impl Decades {
+    fn covering(values: impl Iterator<Item = f64>) -> Self {
+        let logs: Vec<f64> = values.filter(|&value| value > 0.0).map(f64::log10).collect();
+        let low = logs.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if low > high {
+            return Self { low: 0, high: 1 };
+        }
+        let low = low.floor() as i32;
+        Self { low, high: (high.ceil() as i32).max(low + 1) }
+    }
+
+    fn fraction(&self, value: f64) -> f64 {
+        (value.max(f64::MIN_POSITIVE).log10() - f64::from(self.low)) / f64::from(self.high - self.low)
+    }
+
+    /// The powers of ten, with their places.
+    fn ticks(&self) -> Vec<(String, f64)> {
+        let tick = |power: i32| {
+            let value = 10f64.powi(power);
+            let text = if power < 0 { format!("{value:.*}", -power as usize) } else { format!("{value:.0}") };
+            (text, self.fraction(value))
+        };
+        (self.low..=self.high).map(tick).collect()
+    }
+}
+
 /// One line of a [`traces`] chart: its name and a value per control step.
 pub struct Line<'a> {
     /// Name in the legend.
@@ -194,6 +280,24 @@ mod tests {
         assert_eq!(svg.matches("bin late").count(), 2);
         assert!(svg.contains(">2 ms<") && svg.contains("deadline 33.3 ms"));
         assert!(latency_histogram(&[], 33.3).contains("deadline"));
+    }
+
+    #[test]
+    fn powers_of_ten_are_equally_far_apart() {
+        let line = Series { name: "a step".into(), points: vec![(1.0, 0.02), (10.0, 0.2), (1000.0, 20.0)] };
+        let svg = log_log(&[line], "history", "ms");
+        let points = svg.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
+        // One, two and four decades from 0.01 up in 210 pixels, and none, one and three of 430 to the right.
+        let decade = (430.0 / 3.0, 210.0 / 4.0);
+        for (point, (x, y)) in points.split_whitespace().zip([(0.0, 0.301), (1.0, 1.301), (3.0, 3.301)]) {
+            let (found_x, found_y) = point.split_once(',').unwrap();
+            assert!((found_x.parse::<f64>().unwrap() - (62.0 + x * decade.0)).abs() < 0.1, "{svg}");
+            assert!((found_y.parse::<f64>().unwrap() - (220.0 - y * decade.1)).abs() < 0.1, "{svg}");
+        }
+        for label in [">0.01 ms<", ">100 ms<", ">1000<", ">history<", "a step"] {
+            assert!(svg.contains(label), "{label} is missing in {svg}");
+        }
+        assert!(log_log(&[], "nothing", "ms").contains("nothing"));
     }
 
     #[test]

@@ -66,10 +66,10 @@ pub fn checkpoint(preset: Preset, cameras: usize) -> Result<Checkpoint> {
     Ok(Checkpoint::random(config, tokenizer, 1)?)
 }
 
-/// All formats of a preset: with one camera on one thread and on several, with two cameras on several.
-pub fn measure(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec<StepTimes>> {
+/// All formats of a preset: with one camera on one thread and on several, with more cameras on several.
+pub fn measure(preset: Preset, formats: &[Format], cameras: &[usize], effort: Effort) -> Result<Vec<StepTimes>> {
     let mut times = Vec::new();
-    for cameras in [1, 2] {
+    for &cameras in cameras {
         let checkpoint = checkpoint(preset, cameras)?;
         for &format in formats {
             let model = Arc::new(Model::from_checkpoint(format, &checkpoint)?);

@@ -1,0 +1,114 @@
+//! The promises of the project beside what was measured.
+
+use robomamba_model::Preset;
+use serde::Serialize;
+
+use super::limits::Limits;
+use super::steps::StepTimes;
+use super::trunks::{HistoryPoint, SequencePoint};
+use crate::table::Table;
+
+/// A promise and how it turned out on this machine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Claim {
+    /// What is promised.
+    pub claim: String,
+    /// By how much, in words.
+    pub promised: String,
+    /// What was measured.
+    pub ours: String,
+    /// Whether it is kept.
+    pub holds: bool,
+}
+
+/// Judges every promise for which something was measured.
+pub fn judge(
+    limits: &[Limits],
+    steps: &[StepTimes],
+    history: &[HistoryPoint],
+    sequences: &[SequencePoint],
+) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    let one_camera = |preset| {
+        let of_preset = steps.iter().filter(move |s| s.preset == preset && s.cameras == 1 && s.precision == "int8");
+        of_preset.max_by_key(|s| s.threads)
+    };
+    for (preset, hz) in [(Preset::Base, 33.0), (Preset::Small, 80.0)] {
+        if let Some(step) = one_camera(preset) {
+            claims.push(Claim {
+                claim: format!("control rate of `{preset}`, int8, {} threads", step.threads),
+                promised: format!("{hz:.0} Hz, 99 of 100 steps within {:.1} ms", 1e3 / hz),
+                ours: format!("{:.0} Hz, p99 {:.1} ms", 1e3 / step.p50, step.p99),
+                holds: step.p99 <= 1e3 / hz,
+            });
+        }
+    }
+    claims.extend(limits.last().into_iter().flat_map(|limits| streaming(limits, history)));
+    claims.extend(flat(history));
+    claims.extend(linear(sequences));
+    for (tokens, ms) in [(100, 3.0), (1_000, 30.0), (10_000, 300.0)] {
+        if let Some(point) = sequences.iter().find(|point| point.trunk == "mamba" && point.tokens == tokens) {
+            claims.push(Claim {
+                claim: format!("{tokens} steps at once through the trunk, f32"),
+                promised: format!("{ms:.0} ms"),
+                ours: format!("{:.0} ms", point.ms),
+                holds: point.ms <= ms,
+            });
+        }
+    }
+    claims
+}
+
+/// Steps of the recurrent trunk beside the time that it takes to read its matrices from memory once.
+fn streaming(limits: &Limits, history: &[HistoryPoint]) -> Vec<Claim> {
+    let first = history.iter().filter(|point| point.trunk == "mamba" && point.history == 1);
+    let claim = |point: &HistoryPoint| {
+        let floor_ms = point.matrix_bytes as f64 / limits.memory_gb_s / 1e6;
+        Claim {
+            claim: format!("a step of the trunk, {}", point.precision),
+            promised: format!("1.3 times reading its matrices once, {floor_ms:.2} ms"),
+            ours: format!("{:.2} ms, {:.2} times", point.step_ms, point.step_ms / floor_ms),
+            holds: point.step_ms <= 1.3 * floor_ms,
+        }
+    };
+    first.map(claim).collect()
+}
+
+/// The recurrent trunk after its longest history, in turn with one at its beginning, in the format that changes most.
+fn flat(history: &[HistoryPoint]) -> Option<Claim> {
+    let mamba = || history.iter().filter(|point| point.trunk == "mamba");
+    let longest = mamba().map(|point| point.history).max().filter(|&longest| longest > 1)?;
+    let last = || mamba().filter(|point| point.history == longest);
+    let largest = last().map(|point| point.to_first - 1.0).max_by(f64::total_cmp)?;
+    let bytes = |history| mamba().find(|point| point.history == history).map(|point| point.state_bytes);
+    let same_state = bytes(1) == bytes(longest);
+    let state = if same_state { "the same state" } else { "another size of state" };
+    Some(Claim {
+        claim: format!("cost and memory after {longest} steps"),
+        promised: "within 2 % of the first step, the same state".into(),
+        ours: format!("{:+.1} %, {state}", 100.0 * largest),
+        holds: largest <= 0.02 && same_state,
+    })
+}
+
+/// The time per token of the longest sequence against that of a tenth of it.
+fn linear(sequences: &[SequencePoint]) -> Option<Claim> {
+    let at = |tokens| sequences.iter().find(|point| point.trunk == "mamba" && point.tokens == tokens);
+    let (long, short) = (at(10_000)?, at(1_000)?);
+    let ratio = long.ms / short.ms;
+    Some(Claim {
+        claim: "time grows linearly with the sequence".into(),
+        promised: "10,000 tokens at most 11 times as long as 1,000".into(),
+        ours: format!("{ratio:.1} times"),
+        holds: ratio <= 11.0,
+    })
+}
+
+pub fn table(claims: &[Claim]) -> Table {
+    let mut table = Table::new(["promise", "promised", "measured", "kept"]);
+    for claim in claims {
+        let kept = if claim.holds { "yes" } else { "no" };
+        table.row([claim.claim.clone(), claim.promised.clone(), claim.ours.clone(), kept.into()]);
+    }
+    table
+}

@@ -1,0 +1,61 @@
+//! Optimiser steps on random data: a trunk alone, and a whole policy.
+
+use anyhow::Result;
+use robomamba_model::{BackboneConfig, ModelConfig, Preset, param_specs};
+use robomamba_train::{ThroughputConfig, measure_throughput};
+
+use super::{TrainingTime, median, steps};
+
+/// Blocks of the trunk that learns alone, each as wide as those of `base`, and what it learns from: sequences of so
+/// many steps.
+const TRUNK: (usize, usize, usize) = (4, 4, 64);
+
+/// Four blocks of both trunks, and `tabletop` from pictures.
+pub fn measure(threads: usize, quick: bool) -> Result<Vec<TrainingTime>> {
+    let (n_layer, n_episode, n_step) = TRUNK;
+    let n_repeat = if quick { 1 } else { 7 };
+    let size = ThroughputConfig { n_episode, n_step, n_repeat, lanes: threads, known_tokens: true };
+    let mamba = with_blocks(n_layer);
+    let mut transformer = mamba.clone();
+    transformer.backbone = BackboneConfig::Transformer(mamba.backbone.to_transformer(n_step));
+    let of_trunk = format!("of width {}, {n_episode} sequences of {n_step}", mamba.backbone.d_model());
+    let policy = Preset::Tabletop.config(steps::robot(Preset::Tabletop, 1));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    pool.install(|| {
+        Ok(vec![
+            time(format!("{n_layer} Mamba blocks {of_trunk}"), &mamba, size)?,
+            time(format!("{n_layer} Transformer blocks {of_trunk}"), &transformer, size)?,
+            time(
+                format!("tabletop, all of it, {n_episode} episodes of {n_step} pictures"),
+                &policy,
+                ThroughputConfig { known_tokens: false, ..size },
+            )?,
+        ])
+    })
+}
+
+/// `base` with few blocks; its encoders, which do not learn here, are as small as they can be.
+fn with_blocks(n_layer: usize) -> ModelConfig {
+    let mut config = Preset::Base.config(steps::robot(Preset::Base, 1));
+    config.vision.num_hidden_layers = 1;
+    config.text.num_hidden_layers = 1;
+    if let BackboneConfig::Mamba(mamba) = &mut config.backbone {
+        mamba.n_layer = n_layer;
+    }
+    config
+}
+
+fn time(work: String, config: &ModelConfig, size: ThroughputConfig) -> Result<TrainingTime> {
+    let steps = (size.n_episode * size.n_step) as f64;
+    let rates = measure_throughput(config, size)?;
+    let rate = median(rates);
+    let encodes = |name: &str| ["vision.", "text.", "connector."].iter().any(|part| name.starts_with(part));
+    let specs = param_specs(config);
+    let learning = specs.iter().filter(|spec| !(size.known_tokens && encodes(&spec.name)));
+    Ok(TrainingTime {
+        work,
+        parameters_m: learning.map(|spec| spec.numel()).sum::<usize>() as f64 / 1e6,
+        ms: 1e3 * steps / rate,
+        steps_per_s: rate,
+    })
+}
