@@ -16,7 +16,7 @@ const GAIN: f32 = 15.0;
 const NEAR_M: f32 = 0.024;
 /// Once it has begun to close it goes on up to this distance.
 const KEEP_M: f32 = 0.034;
-/// A block is put down when it is as near as this to the middle of its zone, which reaches 50 mm.
+/// A block is put down, or no longer pushed, when it is as near as this to the middle of its zone, which reaches 50 mm.
 const PLACE_M: f32 = 0.03;
 /// A block that is in the way is put down this far away.
 const ASIDE_M: f32 = 0.085;
@@ -29,8 +29,9 @@ const PUSH_GAIN: f32 = 25.0;
 const PUSH_LATERAL_MAX_M: f32 = 0.026;
 /// The hand comes down this near to the lane, ..
 const LOWER_LATERAL_M: f32 = 0.02;
-/// .. and so far behind the block's centre.
-const LOWER_BEHIND_M: (f32, f32) = (0.045, 0.11);
+/// .. and so far behind the block's centre. A pusher that comes down within 42 mm of it stands on the block and does not push, so who
+/// learns from the expert may be more than a centimetre wrong.
+const LOWER_BEHIND_M: (f32, f32) = (0.058, 0.11);
 
 const OPEN: f32 = -1.0;
 const CLOSE: f32 = 1.0;
@@ -109,7 +110,7 @@ fn push(world: &World, block: usize, zone: usize) -> (Vec2, f32) {
     if !lane_is_free(world, block, &lane) && world.blocks[block].manner != Manner::Glued {
         return pick_place(world, block, zone);
     }
-    if hand.held.is_some() || world.block_in_zone(block, zone) {
+    if hand.held.is_some() || at.distance(to) < PLACE_M {
         return (Vec2::ZERO, OPEN);
     }
     let (relative, way) = (hand.position - at, to - at);

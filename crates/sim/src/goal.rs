@@ -31,7 +31,7 @@ pub(crate) enum Goal {
     Press { button: usize },
     /// Lift the block and put it into the zone.
     PickPlace { block: usize, zone: usize },
-    /// Push the block into the zone.
+    /// Push the block into the zone and raise the hand.
     Push { block: usize, zone: usize },
     /// Try the lid of the container.
     Open { container: usize },
@@ -57,7 +57,9 @@ impl Goal {
         match self {
             Goal::Reach(target) => target.position(world).distance(world.hand.position) < REACH_RADIUS_M,
             Goal::Press { button } => events.pressed == Some(button),
-            Goal::PickPlace { block, zone } | Goal::Push { block, zone } => world.block_in_zone(block, zone),
+            Goal::PickPlace { block, zone } => world.block_in_zone(block, zone),
+            // Let go of, as a block that was carried.
+            Goal::Push { block, zone } => world.block_in_zone(block, zone) && !world.hand.down,
             Goal::Open { container } => events.tried == Some(container),
             Goal::Wait => false,
         }
