@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Records the training data of the tabletop policy and trains it in four stages; the result is in
 # runs/train/tabletop/checkpoints/last. Every step survives an interruption: the same command continues.
+# ROBOMAMBA names a binary to use instead of building one (`cargo build --release --features train`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --features train
-robomamba=target/release/robomamba
+robomamba=${ROBOMAMBA:-target/release/robomamba}
+[ -n "${ROBOMAMBA:-}" ] || cargo build --release --features train
 
 # folder family episodes [options]; a complete data set is left alone.
 record() {
@@ -31,24 +32,27 @@ noise=(--noise 0.03 --blunders 0.06)
 record demonstrations reach 4000 "${noise[@]}"
 record demonstrations push 5000 "${noise[@]}"
 record demonstrations pick_place 5000 "${noise[@]}"
-record demonstrations sequence 5000 "${noise[@]}"
-record demonstrations remember 3000 "${noise[@]}" --delay-min 20 --delay-max 240
-record short remember 6000 --noise 0 --seed 200000 --delay-min 5 --delay-max 60
-record long remember 3000 --noise 0 --seed 300000 --delay-min 60 --delay-max 240
+record demonstrations sequence 2500 "${noise[@]}"
+record demonstrations remember 2000 "${noise[@]}" --delay-min 20 --delay-max 240
+record clean remember 1000 --noise 0 --seed 200000 --delay-min 5 --delay-max 60
 stage tabletop-frames
 
 first=(tabletop-frames --policy-share 0.7 --stateless --seed 100000)
 drive driven1 push 1500 "${first[@]}"
-drive driven1 pick_place 1200 "${first[@]}"
-drive driven1 reach 600 "${first[@]}"
-drive driven1 sequence 600 "${first[@]}"
+drive driven1 pick_place 1000 "${first[@]}"
+drive driven1 reach 500 "${first[@]}"
+drive driven1 sequence 500 "${first[@]}"
 stage tabletop-driven
 
 second=(tabletop-driven --policy-share 0.8 --seed 110000)
 drive driven2 push 1500 "${second[@]}"
-drive driven2 pick_place 600 "${second[@]}"
-drive driven2 reach 400 "${second[@]}"
-drive driven2 remember 200 "${second[@]}" --delay-min 20 --delay-max 120
-drive driven2 sequence 1200 "${second[@]}"
-stage tabletop-memory
+drive driven2 pick_place 500 "${second[@]}"
+drive driven2 reach 300 "${second[@]}"
+drive driven2 sequence 400 "${second[@]}"
+stage tabletop-driven-again
+
+third=(tabletop-driven-again --policy-share 0.85 --seed 120000)
+drive driven3 push 1500 "${third[@]}"
+drive driven3 pick_place 400 "${third[@]}"
+drive driven3 reach 250 "${third[@]}"
 stage tabletop
