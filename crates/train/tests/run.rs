@@ -6,7 +6,7 @@ use std::path::Path;
 use robomamba_data::{DType, DatasetWriter, Feature, Features, Frame, Value, WriterConfig};
 use robomamba_model::{Checkpoint, Preset};
 use robomamba_policy::Image;
-use robomamba_train::{LossConfig, Metrics, Progress, RunOptions, TrainConfig, TrainError, run};
+use robomamba_train::{Backbone, LossConfig, Metrics, Progress, RunOptions, TrainConfig, TrainError, run};
 
 const SIZE: usize = 32;
 /// Kind of a square.
@@ -397,6 +397,33 @@ fn frozen_encoders_see_every_frame_once_and_learn_the_same() {
     pointing.loss.pointing = 1.0;
     let error = run(&pointing, &RunOptions::default()).unwrap_err().to_string();
     assert!(error.contains("loss.pointing") && error.contains("frozen"), "{error}");
+}
+
+#[test]
+fn another_trunk_starts_on_trained_encoders() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 4, "observation.images.top");
+    train(&config(dir.path(), "mamba", 5));
+    let from = |out: &str, first: &str, backbone| {
+        let mut config = config(dir.path(), out, 3);
+        config.initial_checkpoint = Some(dir.path().join(first).join("checkpoints/last/pretrained_model"));
+        config.backbone = backbone;
+        config.frozen = ["vision", "text", "connector"].map(String::from).into();
+        config.augment = robomamba_train::AugmentConfig::default();
+        train(&config);
+        Checkpoint::load(&config.out.join("checkpoints/last/pretrained_model")).unwrap()
+    };
+    let mamba = Checkpoint::load(&dir.path().join("mamba/checkpoints/last/pretrained_model")).unwrap();
+    let transformer = from("transformer", "mamba", Backbone::Transformer);
+    let back = from("back", "transformer", Backbone::Mamba);
+    assert!(matches!(transformer.config.backbone, robomamba_model::BackboneConfig::Transformer(_)));
+    assert_eq!(back.config.backbone, mamba.config.backbone);
+    let name = "vision.embeddings.patch_embeddings.projection.weight";
+    for checkpoint in [&transformer, &back] {
+        assert_eq!(checkpoint.weights.get(name).unwrap(), mamba.weights.get(name).unwrap());
+    }
+    let name = "backbone.layers.0.mixer.in_proj.weight";
+    assert_ne!(back.weights.get(name).unwrap(), mamba.weights.get(name).unwrap());
 }
 
 #[test]
