@@ -297,8 +297,11 @@ class LlamaCpp:
 
     def __init__(self, model, depth, threads):
         work = ["-p", "512", "-n", "0", "-r", "2"] if depth is None else ["-p", "0", "-n", "64" if depth == 0 else "16", "-d", str(depth), "-r", "2"]
-        path = HERE / ".llama" / f"{model}.gguf"
-        self.command = [str(HERE / ".llama" / "llama-bench"), "-m", str(path), "-t", str(threads), *work, "-o", "jsonl"]
+        bench, path = HERE / ".llama" / "llama-bench", HERE / ".llama" / f"{model}.gguf"
+        for needed in (bench, path):
+            if not needed.exists():
+                raise FileNotFoundError(f"{needed} is missing; run setup.sh")
+        self.command = [str(bench), "-m", str(path), "-t", str(threads), *work, "-o", "jsonl"]
 
     def measure(self):
         done = subprocess.run(self.command, capture_output=True, text=True, check=True)
