@@ -61,7 +61,10 @@ def ours_sequence(tokens):
 
 def ours_training(per_parameter):
     def read(rounds):
-        mamba = rounds["ours training"]["training"][0]
+        measured = rounds["ours training"]["training"]
+        if not measured:
+            sys.exit("our training was not measured: build with `cargo build --release --features train`")
+        mamba = measured[0]
         return mamba["ms"] / (mamba["parameters_m"] if per_parameter else 1)
 
     return read
@@ -173,7 +176,7 @@ def versions():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, choices=range(1, 101), metavar="N")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--robomamba", default=str(HERE.parent.parent / "target/release/robomamba"))
     parser.add_argument("--json", required=True, help="file to write")
@@ -189,16 +192,17 @@ def main():
         rounds.append(times)
         left = (time.monotonic() - start) / (index + 1) * (args.rounds - index - 1)
         print(f"round {index + 1} of {args.rounds}, {left:.0f} s left", file=sys.stderr)
+        # After every round, so that an interruption loses one round at most.
+        results = {
+            "threads": args.threads,
+            "machine": rounds[0]["ours base int8"]["machine"],
+            "versions": versions(),
+            "missing": missing,
+            "peers": [summary(comparison, rounds) for comparison in comparisons],
+        }
+        Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
     for worker in workers.values():
         worker.close()
-    results = {
-        "threads": args.threads,
-        "machine": rounds[0]["ours base int8"]["machine"],
-        "versions": versions(),
-        "missing": missing,
-        "peers": [summary(comparison, rounds) for comparison in comparisons],
-    }
-    Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
     for result in results["peers"]:
         print(f"{result['ratio']:7.2f}  {result['ours_ms']:10.3f} ms  {result['peer_ms']:10.3f} ms  {result['name']}, {result['work']}")
 
