@@ -38,7 +38,9 @@ struct Comparisons {
 /// # Errors
 /// When the file cannot be read or is not what `compare.py` writes.
 pub fn read(path: &Path) -> Result<Vec<Comparison>> {
-    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read(path).with_context(|| {
+        format!("cannot read {}; `benchmarks/peers/compare.py --json FILE` writes it", path.display())
+    })?;
     let found: Comparisons = serde_json::from_slice(&text).with_context(|| {
         format!("{}: expected what `benchmarks/peers/compare.py --json FILE` writes", path.display())
     })?;
