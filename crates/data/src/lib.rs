@@ -47,7 +47,7 @@ pub use error::DataError;
 pub use features::{DType, Feature, Features};
 pub use image::{EncodedFrames, decode_png, encode_png};
 pub use info::Info;
-pub use recording::Recording;
+pub use recording::{Recording, digest};
 pub use stats::{FeatureStats, QUANTILES, Stats, StatsLayout};
 pub use summary::{Summary, TaskSummary};
 pub use writer::{DatasetWriter, EpisodeWriter, Frame, Value, WriterConfig};

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -59,7 +60,7 @@ impl FileDigest {
             hasher.update(&buffer[..read]);
             bytes += read as u64;
         }
-        let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(&hasher.finalize());
         Ok(Self { path: path.into(), bytes, sha256 })
     }
 }
@@ -94,6 +95,26 @@ impl Recording {
             .collect::<Result<_>>()?;
         Ok(())
     }
+}
+
+/// SHA-256 in hexadecimal over the names and contents of all files of the data set in the folder `root`: equal for data sets that
+/// are equal to the byte.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn digest(root: impl AsRef<Path>) -> Result<String> {
+    let root = root.as_ref();
+    let files: Vec<_> =
+        files_below(root)?.into_par_iter().map(|path| FileDigest::of(root, &path)).collect::<Result<_>>()?;
+    let mut hasher = Sha256::new();
+    for FileDigest { path, bytes, sha256 } in &files {
+        hasher.update(format!("{path}\n{bytes} {sha256}\n"));
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Paths of all files below `root`, with slashes, sorted.

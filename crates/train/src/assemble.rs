@@ -10,12 +10,12 @@ use robomamba_policy::{CameraSpec, Image, NormStats};
 
 use crate::config::{AugmentConfig, BatchConfig};
 use crate::corpus::{Corpus, Recorded};
+use crate::encoding::Tokens;
 use crate::learner::Labels;
-use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, Texts};
+use crate::modules::{Batch, Episodes, Frames, Pictures, Texts};
 use crate::ops::grounding::Pointer;
 use crate::ops::loss::Target;
 use crate::ops::recognition::Thing;
-use crate::parameters::Leaves;
 use crate::plan::{PlannedBatch, Segment, seeded};
 use crate::{Result, TrainError};
 
@@ -37,16 +37,9 @@ pub(crate) struct Assembler {
     pub shows: bool,
     /// Coordinates that the token of a frame is to tell.
     pub n_pointing: usize,
-    /// Encoders and connector, if none of them learns: then every frame is encoded once in a run.
-    pub encoder: Option<Encoder>,
+    /// The tokens of each source, where encoders and connector do not learn.
+    pub known: Option<Vec<Tokens>>,
     pub seed: u64,
-}
-
-/// The part of a model that makes tokens of frames, with weights that do not change.
-#[derive(Debug)]
-pub(crate) struct Encoder {
-    pub model: PolicyModel,
-    pub leaves: Leaves,
 }
 
 /// A batch that is ready to be learnt from.
@@ -75,8 +68,8 @@ impl Assembler {
     /// # Errors
     /// When an image is damaged.
     pub(crate) fn assemble(&self, plan: &PlannedBatch, number: u64) -> Result<Ready> {
-        let Sights { frames, n_frame, frame, pointing } = match &self.encoder {
-            Some(encoder) => self.known(encoder, plan)?,
+        let Sights { frames, n_frame, frame, pointing } = match &self.known {
+            Some(known) => self.tokens(known, plan),
             None => self.pictures(plan, &mut seeded(self.seed, &[3, number]))?,
         };
         let mut state = Vec::new();
@@ -106,36 +99,23 @@ impl Assembler {
         Ok(frames.finish())
     }
 
-    /// What the steps of `plan` see, encoded: each episode at its first use, as it was recorded.
-    fn known(&self, encoder: &Encoder, plan: &PlannedBatch) -> Result<Sights> {
+    /// The tokens of the steps of `plan`.
+    fn tokens(&self, known: &[Tokens], plan: &PlannedBatch) -> Sights {
         let d_model = self.config.backbone.d_model();
-        let (mut tokens, mut frame) = (Vec::new(), Vec::new());
-        for segment in plan {
+        let of_segment = |&Segment { episode: (source, episode), start, len, .. }: &Segment| {
+            &known[source][episode][start * d_model..(start + len) * d_model]
+        };
+        let n_step = plan.iter().map(|segment| segment.len).sum();
+        let n_frame = plan.iter().map(|segment| {
             let recorded = self.recorded(segment);
-            let all = match recorded.tokens.get() {
-                Some(all) => all,
-                None => {
-                    let all = self.encode(encoder, recorded)?;
-                    recorded.tokens.get_or_init(|| all)
-                }
-            };
-            let (first, last) = (recorded.run(segment.start), recorded.run(segment.start + segment.len - 1));
-            let before = tokens.len() / d_model;
-            let steps = segment.start..segment.start + segment.len;
-            frame.extend(steps.map(|step| before + recorded.run(step) - first));
-            tokens.extend_from_slice(&all[first * d_model..(last + 1) * d_model]);
+            1 + recorded.run(segment.start + segment.len - 1) - recorded.run(segment.start)
+        });
+        Sights {
+            n_frame: n_frame.sum(),
+            frames: Frames::Tokens(plan.iter().flat_map(of_segment).copied().collect()),
+            frame: (0..n_step).collect(),
+            pointing: Collected::default().finish(),
         }
-        let n_frame = tokens.len() / d_model;
-        Ok(Sights { frames: Frames::Tokens(tokens), n_frame, frame, pointing: Collected::default().finish() })
-    }
-
-    /// The tokens of all distinct frames of an episode.
-    fn encode(&self, encoder: &Encoder, recorded: &Recorded) -> Result<Vec<f32>> {
-        let mut frames = FrameBuilder::new(self);
-        let whole = Segment { episode: (0, 0), start: 0, len: recorded.len, continues: None };
-        frames.add(recorded, &whole, &Look::UNCHANGED)?;
-        let Frames::Pictures(pictures) = frames.finish().frames else { unreachable!("the builder makes pictures") };
-        Ok(encoder.model.tokens(&encoder.leaves, pictures))
     }
 
     fn recorded(&self, segment: &Segment) -> &Recorded {
@@ -163,8 +143,6 @@ struct Look {
 }
 
 impl Look {
-    const UNCHANGED: Self = Self { gain: [1.0; 3], bias: 0.0, shift: (0, 0) };
-
     fn random(augment: &AugmentConfig, rng: &mut ChaCha8Rng) -> Self {
         let mut around = |size: f32| if size > 0.0 { rng.random_range(-size..=size) } else { 0.0 };
         let contrast = 1.0 + around(augment.contrast);

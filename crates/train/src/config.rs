@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use robomamba_data::DataError;
 use robomamba_model::{BackboneConfig, ModelConfig, Preset};
 use robomamba_policy::{FeatureSpec, NormMode};
+use robomamba_runtime::Format;
 use serde::{Deserialize, Serialize};
 
 use crate::{LossConfig, OptimiserConfig, Result, TrainError};
@@ -29,9 +31,12 @@ pub struct TrainConfig {
     pub initial_checkpoint: Option<PathBuf>,
     /// Parts that keep the weights they start from, by the names of their parameters: `vision`, `text`, `connector`,
     /// `backbone`, `head.action`, .. What lies before the first trained part costs only its forward pass; with `vision`,
-    /// `text` and `connector` frozen every frame of the data is encoded only once in a run.
+    /// `text` and `connector` frozen every step of the data is encoded once, before the run; see `tokens`.
     #[serde(default)]
     pub frozen: Vec<String>,
+    /// How tokens are made where `vision`, `text` and `connector` are frozen.
+    #[serde(default)]
+    pub tokens: TokenConfig,
     /// `tokenizer.json` to use; without it a vocabulary is built from the instructions of the data.
     #[serde(default)]
     pub tokenizer: Option<PathBuf>,
@@ -62,6 +67,32 @@ pub struct TrainConfig {
     pub output: OutputConfig,
 }
 
+/// How frozen encoders and connector turn every control step of the data into its token.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenConfig {
+    /// Numbers in which the encoders compute: `f32`, `bf16` or `int8`, as in the runtime. In int8 it takes about half of the time, and a
+    /// policy that will run in int8 learns from what it will see.
+    #[serde(with = "format_name")]
+    pub format: Format,
+    /// Folder that keeps the tokens for the next run with the same data and the same weights; without one every run makes them anew.
+    pub dir: Option<PathBuf>,
+}
+
+/// A format by its name.
+mod format_name {
+    use robomamba_runtime::Format;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(format: &Format, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(format)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Format, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 fn two() -> usize {
     2
 }
@@ -90,6 +121,14 @@ pub struct DataConfig {
     /// sees many more scenes for the same frames; for tasks whose present image tells what to do.
     #[serde(default)]
     pub window: Option<usize>,
+}
+
+impl DataConfig {
+    /// Says of which data set an error is.
+    pub(crate) fn error(&self) -> impl FnOnce(DataError) -> TrainError {
+        let path = self.path.clone();
+        move |source| TrainError::Dataset { path, source }
+    }
 }
 
 fn one() -> f64 {

@@ -1,7 +1,7 @@
 //! The episodes of all data sets in memory, images still encoded.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use robomamba_data::{Dataset, Episode, FeatureStats};
 use robomamba_model::TextTokenizer;
@@ -40,8 +40,6 @@ pub(crate) struct Recorded {
     pub grounding: Vec<Places<2>>,
     /// What lies where, for each camera of which the data knows it.
     pub things: Vec<Places<4>>,
-    /// What encoders and connector that do not learn make of the first step of each run, `[runs, d_model]`.
-    pub tokens: OnceLock<Vec<f32>>,
 }
 
 /// Places in the pictures of one camera, `N` values each, of which the first two are x and y as fractions of the
@@ -174,7 +172,7 @@ impl Recorded {
 }
 
 fn open(config: &DataConfig) -> Result<Dataset> {
-    let dataset = Dataset::open(&config.path).map_err(|source| at(config, source))?;
+    let dataset = Dataset::open(&config.path).map_err(config.error())?;
     if dataset.is_empty() {
         let reason = "it holds no episode; record some first".into();
         return Err(TrainError::Data { path: config.path.clone(), reason });
@@ -183,12 +181,8 @@ fn open(config: &DataConfig) -> Result<Dataset> {
 }
 
 fn load(config: &DataConfig, dataset: &Dataset, instructions: &mut Interner) -> Result<Vec<Recorded>> {
-    let episodes = dataset.load().map_err(|source| at(config, source))?;
+    let episodes = dataset.load().map_err(config.error())?;
     episodes.into_iter().map(|episode| record(config, episode, instructions)).collect()
-}
-
-fn at(config: &DataConfig, source: robomamba_data::DataError) -> TrainError {
-    TrainError::Dataset { path: config.path.clone(), source }
 }
 
 fn record(config: &DataConfig, episode: Episode, instructions: &mut Interner) -> Result<Recorded> {
@@ -200,16 +194,16 @@ fn record(config: &DataConfig, episode: Episode, instructions: &mut Interner) ->
             || !episode.cameras().iter().all(|camera| camera.repeats_previous(step))
     };
     let runs = (0..len).filter(|&step| starts_run(step)).collect();
-    episode.state().and(episode.action()).map_err(|source| at(config, source))?;
+    episode.state().and(episode.action()).map_err(config.error())?;
     let demonstration = match episode.column(IS_DEMONSTRATION) {
-        Ok(_) => episode.bool(IS_DEMONSTRATION).map_err(|source| at(config, source))?.to_vec(),
+        Ok(_) => episode.bool(IS_DEMONSTRATION).map_err(config.error())?.to_vec(),
         Err(_) => vec![true; len],
     };
     let grounding = places(config, &episode, GROUNDING)?;
     let things = places(config, &episode, THINGS)?;
     check_classes(config, &things)?;
-    let (success, tokens) = (episode.success(), OnceLock::new());
-    Ok(Recorded { len, runs, instruction, success, demonstration, grounding, things, tokens, episode })
+    let success = episode.success();
+    Ok(Recorded { len, runs, instruction, success, demonstration, grounding, things, episode })
 }
 
 /// The places that the data knows of each camera under a name with `knowledge` in the place of `.images.`.
@@ -220,7 +214,7 @@ fn places<const N: usize>(config: &DataConfig, episode: &Episode, knowledge: &st
         if episode.column(&name).is_err() {
             continue;
         }
-        let values = episode.f32(&name).map_err(|source| at(config, source))?;
+        let values = episode.f32(&name).map_err(config.error())?;
         let (list, rest) = values.as_chunks();
         let width = values.len() / episode.len();
         if !rest.is_empty() || !width.is_multiple_of(N) {
@@ -246,7 +240,7 @@ fn check_classes(config: &DataConfig, things: &[Places<4>]) -> Result<()> {
 }
 
 fn same_robot(configs: &[DataConfig], datasets: &[Dataset]) -> Result<FeatureSpec> {
-    let robot = |i: usize| datasets[i].robot().map_err(|source| at(&configs[i], source));
+    let robot = |i: usize| datasets[i].robot().map_err(configs[i].error());
     let first = robot(0)?;
     for (i, config) in configs.iter().enumerate().skip(1) {
         let other = robot(i)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use robomamba_data::DataError;
 use robomamba_model::ModelError;
 use robomamba_policy::PolicyError;
+use robomamba_runtime::RuntimeError;
 use thiserror::Error;
 
 /// Each variant is one cause; its message says what was expected, what was found and what to do.
@@ -51,6 +52,9 @@ pub enum TrainError {
     /// Statistics cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Frozen encoders cannot run.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// A file cannot be read or written.
     #[error("{path}: {source}; check that the disk has room and the folder can be written")]
     Io {

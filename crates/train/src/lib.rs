@@ -12,6 +12,7 @@
 mod assemble;
 mod config;
 mod corpus;
+mod encoding;
 mod error;
 mod gemm;
 mod lanes;
@@ -28,7 +29,9 @@ mod snapshot;
 mod tests;
 mod throughput;
 
-pub use config::{AugmentConfig, Backbone, BatchConfig, DataConfig, OutputConfig, ScheduleConfig, TrainConfig};
+pub use config::{
+    AugmentConfig, Backbone, BatchConfig, DataConfig, OutputConfig, ScheduleConfig, TokenConfig, TrainConfig,
+};
 pub use error::{Result, TrainError};
 pub use learner::{LossConfig, Losses};
 pub use metrics::Metrics;

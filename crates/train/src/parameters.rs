@@ -102,13 +102,9 @@ impl Parameters {
         Ok(())
     }
 
-    /// Whether all that makes the token of a frame keeps its values.
+    /// Whether all that makes the token of a control step keeps its values.
     pub(crate) fn encoders_are_frozen(&self) -> bool {
-        let encodes = |name: &str| {
-            let in_part = ["vision.", "text.", "connector."].iter().any(|part| name.starts_with(part));
-            in_part && !name.starts_with("connector.state_proj.")
-        };
-        self.list.iter().filter(|parameter| encodes(&parameter.spec.name)).all(|parameter| parameter.frozen)
+        self.list.iter().filter(|parameter| is_of_encoders(&parameter.spec.name)).all(|parameter| parameter.frozen)
     }
 
     /// The exported tensors: all but the heads of training.
@@ -196,4 +192,9 @@ impl Scope<'_> {
     pub(crate) fn input(&self, name: &str) -> Input {
         ops::input(&self.tensor(name))
     }
+}
+
+/// Whether the parameter is one of those that make the token of a control step.
+pub(crate) fn is_of_encoders(name: &str) -> bool {
+    ["vision.", "text.", "connector."].iter().any(|part| name.starts_with(part))
 }

@@ -12,9 +12,10 @@ use rand_distr::{Distribution, Normal};
 use robomamba_model::{BackboneConfig, Checkpoint, ModelConfig, TextTokenizer, Weights};
 use robomamba_policy::NormStats;
 
-use crate::assemble::{Assembler, Encoder, Ready};
+use crate::assemble::{Assembler, Ready};
 use crate::config::{AugmentConfig, BatchConfig, ScheduleConfig, TrainConfig};
 use crate::corpus::Corpus;
+use crate::encoding::{Encoder, Tokens};
 use crate::learner::Learner;
 use crate::metrics::{Metrics, MetricsLog};
 use crate::modules::{PolicyModel, SequenceState};
@@ -63,7 +64,7 @@ pub struct RunSummary {
 /// When data or configuration do not fit, a file cannot be written, or the loss diverges.
 pub fn run(config: &TrainConfig, options: &RunOptions) -> Result<RunSummary> {
     config.check()?;
-    let mut trainer = Trainer::new(config)?;
+    let mut trainer = Trainer::new(config, options.progress)?;
     trainer.train(options)
 }
 
@@ -79,7 +80,7 @@ struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    fn new(config: &'a TrainConfig) -> Result<Self> {
+    fn new(config: &'a TrainConfig, progress: Progress) -> Result<Self> {
         let corpus = Corpus::load(&config.data, config.normalisation)?;
         let loss = &config.loss;
         for (field, weight, known, column) in [
@@ -110,12 +111,11 @@ impl<'a> Trainer<'a> {
             adopt_heads(path, &mut parameters)?;
         }
         let resumed = last.map(|last| restore(&last, &mut parameters)).transpose()?;
-        let model = || PolicyModel::new(&start.model, heads, config.threads);
-        let encoder = parameters.encoders_are_frozen().then(|| Encoder { model: model(), leaves: parameters.leaves() });
-        if encoder.is_some() {
-            check_known_tokens(config)?;
-        }
-        let policy = model();
+        let known = match parameters.encoders_are_frozen() {
+            true => Some(start.known_tokens(config, &corpus, progress)?),
+            false => None,
+        };
+        let policy = PolicyModel::new(&start.model, heads, config.threads);
         let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone())?;
         let mut position = Position { seed: config.seed, ..Position::default() };
         let mut carried = Vec::new();
@@ -133,7 +133,7 @@ impl<'a> Trainer<'a> {
             points: config.loss.grounding > 0.0,
             shows: config.loss.recognition > 0.0,
             n_pointing: heads.n_pointing,
-            encoder,
+            known,
             seed: position.seed,
         };
         Ok(Self {
@@ -300,6 +300,24 @@ impl Start {
         };
         let weights = Weights::random(&model, config.seed);
         Ok(Self { model, weights, tokenizer, stats: corpus.stats.clone() })
+    }
+
+    /// The token of every step of the data.
+    fn known_tokens(&self, config: &TrainConfig, corpus: &Corpus, progress: Progress) -> Result<Vec<Tokens>> {
+        check_known_tokens(config)?;
+        let bar = match progress {
+            Progress::Silent => ProgressBar::hidden(),
+            Progress::Live => {
+                let style = "{bar:30} {pos} of {len} episodes of {msg} encoded, {eta} left";
+                ProgressBar::new(0)
+                    .with_style(ProgressStyle::with_template(style).expect("the template is well formed"))
+            }
+        };
+        let mut checkpoint = Checkpoint::random(self.model.clone(), self.tokenizer.clone(), 0)?;
+        (checkpoint.weights, checkpoint.stats) = (self.weights.clone(), self.stats.clone());
+        let tokens = Encoder::new(&checkpoint, &config.tokens)?.encode(&config.data, corpus, &bar);
+        bar.finish_and_clear();
+        tokens
     }
 
     /// The same with new weights for the trunk where the configuration asks for another kind of it.

@@ -6,7 +6,9 @@ use std::path::Path;
 use robomamba_data::{DType, DatasetWriter, Feature, Features, Frame, Value, WriterConfig};
 use robomamba_model::{Checkpoint, Preset};
 use robomamba_policy::Image;
-use robomamba_train::{Backbone, LossConfig, Metrics, Progress, RunOptions, TrainConfig, TrainError, run};
+use robomamba_runtime::Format;
+use robomamba_train::{Backbone, LossConfig, Metrics, Progress, RunOptions, TokenConfig, TrainConfig, TrainError, run};
+use sha2::{Digest, Sha256};
 
 const SIZE: usize = 32;
 /// Kind of a square.
@@ -200,6 +202,8 @@ fn mistakes_are_named() {
     assert_error(TrainConfig::load(&path), &["config.toml", "max_frame", "max_frames"]);
     fs::write(&path, text.replace("max_steps = 40", "max_steps = 0")).unwrap();
     assert_error(TrainConfig::load(&path), &["batch.max_steps", "at least 1", "found 0"]);
+    fs::write(&path, text.replace("format = \"f32\"", "format = \"int4\"")).unwrap();
+    assert_error(TrainConfig::load(&path), &["config.toml", "int4", "f32, bf16"]);
     assert_error(TrainConfig::load(&dir.path().join("nowhere.toml")), &["nowhere.toml"]);
 
     let fails = |change: &dyn Fn(&mut TrainConfig), expected: &[&str]| {
@@ -366,7 +370,7 @@ fn the_committed_configurations_are_valid() {
 }
 
 #[test]
-fn frozen_encoders_see_every_frame_once_and_learn_the_same() {
+fn frozen_encoders_see_every_step_once_and_learn_the_same() {
     let dir = tempfile::tempdir().unwrap();
     record(&dir.path().join("data"), 4, "observation.images.top");
     train(&config(dir.path(), "first", 5));
@@ -397,6 +401,56 @@ fn frozen_encoders_see_every_frame_once_and_learn_the_same() {
     pointing.loss.pointing = 1.0;
     let error = run(&pointing, &RunOptions::default()).unwrap_err().to_string();
     assert!(error.contains("loss.pointing") && error.contains("frozen"), "{error}");
+}
+
+#[test]
+fn known_tokens_are_kept_for_the_next_run() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 4, "observation.images.top");
+    train(&config(dir.path(), "first", 5));
+    let kept = dir.path().join("tokens");
+    let learn = |out: &str, format: Format| {
+        let mut config = config(dir.path(), out, 6);
+        config.initial_checkpoint = Some(dir.path().join("first/checkpoints/last/pretrained_model"));
+        config.frozen = ["vision", "text", "connector"].map(String::from).into();
+        config.augment = robomamba_train::AugmentConfig::default();
+        config.tokens = TokenConfig { format, dir: Some(kept.clone()) };
+        curve(&train(&config))
+    };
+    let files = || -> Vec<_> {
+        let mut files: Vec<_> = fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    let made = learn("made", Format::F32);
+    let [file] = files().try_into().unwrap();
+    let bytes = fs::read(&file).unwrap();
+    assert_eq!(learn("kept", Format::F32), made);
+
+    // A file that is damaged is made anew.
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() - 1] ^= 0x41;
+    for (out, damaged) in [("truncated", &bytes[..bytes.len() / 2]), ("flipped", &flipped)] {
+        fs::write(&file, damaged).unwrap();
+        assert_eq!(learn(out, Format::F32), made);
+        assert!(fs::read(&file).unwrap() == bytes, "{out}: the file was not made anew");
+    }
+    // A sound one is what is learnt from.
+    let mut other = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor("tokens").unwrap().data().to_vec();
+    other.fill(0);
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![other.len() / 4 / 48, 48], &other);
+    let sum: String = Sha256::digest(&other).iter().map(|byte| format!("{byte:02x}")).collect();
+    let header = Some([("sha256".to_string(), sum)].into());
+    fs::write(&file, safetensors::serialize([("tokens", view.unwrap())], header).unwrap()).unwrap();
+    assert_ne!(learn("other", Format::F32), made);
+
+    // Another format or other data has another name.
+    assert_ne!(learn("int8", Format::Int8), made);
+    assert_eq!(files().len(), 2);
+    fs::remove_dir_all(dir.path().join("data")).unwrap();
+    record(&dir.path().join("data"), 5, "observation.images.top");
+    learn("more", Format::F32);
+    assert_eq!(files().len(), 3);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::parameters::{Leaves, TrainingHeads};
 pub(crate) enum Frames {
     /// To be encoded.
     Pictures(Pictures),
-    /// What encoders and connector, which do not learn, made of them before: `[n_frame, d_model]`.
+    /// The token of every step instead, which encoders and connector that do not learn made before: `[rows, d_model]`.
     Tokens(Vec<f32>),
 }
 
@@ -54,9 +54,9 @@ pub(crate) struct Texts {
 pub(crate) struct Episodes {
     /// Steps of each episode, at least one.
     pub lengths: Arc<[usize]>,
-    /// Frame of each step, `[rows]`.
+    /// Frame of each step, `[rows]`; of no meaning with [`Frames::Tokens`].
     pub frame: Arc<[usize]>,
-    /// Normalised `observation.state`, `[rows, state_dim]`.
+    /// Normalised `observation.state`, `[rows, state_dim]`; likewise.
     pub state: Vec<f32>,
 }
 
@@ -89,7 +89,7 @@ pub(crate) struct Outputs {
 
 /// What encoders and connector make of frames, and the losses on the way.
 struct Fused {
-    /// The token of every frame, the state not yet added, `[n_frame, d_model]`.
+    /// The token of every step, `[rows, d_model]`.
     tokens: Tensor<2>,
     grounding: Option<Tensor<1>>,
     recognition: Option<Tensor<1>>,
@@ -120,12 +120,11 @@ impl PolicyModel {
         let config = &self.config;
         let Batch { frames, episodes } = batch;
         let lengths = Arc::clone(&episodes.lengths);
+        let trunk = leaves.under("backbone");
         let Fused { tokens, grounding, recognition, pointing } = match frames {
-            Frames::Pictures(pictures) => self.fuse(leaves, pictures),
+            Frames::Pictures(pictures) => self.fuse(leaves, pictures, episodes),
             Frames::Tokens(values) => self.known(values),
         };
-        let trunk = leaves.under("backbone");
-        let tokens = self.of_steps(leaves, &tokens, episodes);
         let (hidden, last) = match &config.backbone {
             BackboneConfig::Mamba(mamba) => mamba::forward(mamba, &trunk, &lengths, tokens, initial),
             BackboneConfig::Transformer(transformer) => {
@@ -143,19 +142,20 @@ impl PolicyModel {
         }
     }
 
-    /// The tokens of frames as numbers, `[n_frame, d_model]`, for [`Frames::Tokens`].
-    pub(crate) fn tokens(&self, leaves: &Leaves, pictures: Pictures) -> Vec<f32> {
-        ops::values(self.fuse(leaves, pictures).tokens)
+    /// The tokens of steps as numbers, `[rows, d_model]`, for [`Frames::Tokens`].
+    #[cfg(test)]
+    pub(crate) fn tokens(&self, leaves: &Leaves, pictures: Pictures, episodes: Episodes) -> Vec<f32> {
+        ops::values(self.fuse(leaves, pictures, episodes).tokens)
     }
 
     fn known(&self, tokens: Vec<f32>) -> Fused {
         let d_model = self.config.backbone.d_model();
-        let n_frame = tokens.len() / d_model;
-        let tokens = ops::constant(tokens, [n_frame, d_model]);
+        let n_step = tokens.len() / d_model;
+        let tokens = ops::constant(tokens, [n_step, d_model]);
         Fused { tokens, grounding: None, recognition: None, pointing: None }
     }
 
-    fn fuse(&self, leaves: &Leaves, mut pictures: Pictures) -> Fused {
+    fn fuse(&self, leaves: &Leaves, mut pictures: Pictures, episodes: Episodes) -> Fused {
         let config = &self.config;
         let patch_dim = config.vision.patch_dim();
         let patches = std::mem::take(&mut pictures.patches);
@@ -171,7 +171,7 @@ impl PolicyModel {
         let scope = leaves.under("connector");
         let (tokens, grounding) = connector::forward(config, &scope, &pictures, (&seen, &words));
         let pointing = (self.heads.n_pointing > 0).then(|| linear(&leaves.root(), "pointing", &tokens));
-        Fused { tokens, grounding, recognition, pointing }
+        Fused { tokens: self.of_steps(leaves, &tokens, episodes), grounding, recognition, pointing }
     }
 
     /// The token of every step, `[rows, d_model]`: that of its frame and what the state adds.

@@ -113,7 +113,8 @@ fn a_repeated_frame_is_encoded_once_and_counts_everywhere() {
 #[test]
 fn tokens_that_are_known_do_for_the_pictures() {
     let setup = Setup::new(Preset::Nano.config(features(2)));
-    let tokens = setup.model.tokens(&setup.parameters.leaves(), pictures(&setup.whole).clone());
+    let (pictures, episodes) = (pictures(&setup.whole).clone(), setup.whole.episodes.clone());
+    let tokens = setup.model.tokens(&setup.parameters.leaves(), pictures, episodes);
     let mut known = setup.whole.clone();
     known.frames = Frames::Tokens(tokens);
     assert_eq!(setup.actions(setup.whole.clone(), &[]).0, setup.actions(known, &[]).0);

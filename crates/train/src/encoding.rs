@@ -1,0 +1,164 @@
+//! Tokens of control steps where encoders and connector do not learn: made once, and kept on disk where the configuration says so.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indicatif::ProgressBar;
+use rayon::prelude::*;
+use robomamba_data::Camera;
+use robomamba_model::Checkpoint;
+use robomamba_runtime::{Model, RuntimeOptions, Session};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use sha2::{Digest, Sha256};
+
+use crate::Result;
+use crate::config::{DataConfig, TokenConfig};
+use crate::corpus::{Corpus, Recorded};
+use crate::parameters::is_of_encoders;
+use crate::snapshot::io;
+
+/// Name of the tensor in a file of tokens.
+const TOKENS: &str = "tokens";
+/// Its SHA-256 in the header of the file.
+const CHECKSUM: &str = "sha256";
+/// Changes whenever the same files and weights would give other tokens.
+const VERSION: &str = "robomamba tokens 1";
+
+/// The tokens of every step of every episode of a data set, `[len, d_model]` each.
+pub(crate) type Tokens = Arc<Vec<Vec<f32>>>;
+
+/// Encoders and connector with weights that do not change, as the runtime runs them.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    model: Arc<Model>,
+    /// Over all that decides what a token is, but the data.
+    hasher: Sha256,
+    dir: Option<PathBuf>,
+}
+
+impl Encoder {
+    /// The encoders and the connector of `checkpoint`.
+    ///
+    /// # Errors
+    /// When a weight is missing or has another shape than the configuration says.
+    pub(crate) fn new(checkpoint: &Checkpoint, config: &TokenConfig) -> Result<Self> {
+        let model = Arc::new(Model::from_checkpoint(config.format, checkpoint)?);
+        let Checkpoint { config: model_config, weights, stats, tokenizer, .. } = checkpoint;
+        let settings = (&model_config.features, &model_config.vision, &model_config.text, &model_config.connector);
+        let mut hasher = Sha256::new();
+        hasher.update(format!("{VERSION} {} {settings:?} {:?}", config.format, stats.state));
+        hasher.update(tokenizer.to_json()?);
+        for (name, tensor) in weights.iter().filter(|(name, _)| is_of_encoders(name)) {
+            hasher.update(name);
+            tensor.data.iter().for_each(|value| hasher.update(value.to_le_bytes()));
+        }
+        Ok(Self { model, hasher, dir: config.dir.clone() })
+    }
+
+    /// The tokens of every source of `corpus`, which `configs` describe.
+    ///
+    /// # Errors
+    /// When an image is damaged or a file cannot be written.
+    pub(crate) fn encode(&self, configs: &[DataConfig], corpus: &Corpus, bar: &ProgressBar) -> Result<Vec<Tokens>> {
+        let mut all: Vec<Tokens> = Vec::new();
+        for (i, (config, source)) in configs.iter().zip(&corpus.sources).enumerate() {
+            let same = corpus.sources[..i].iter().position(|earlier| Arc::ptr_eq(&earlier.episodes, &source.episodes));
+            let tokens = match same {
+                Some(earlier) => Arc::clone(&all[earlier]),
+                None => Arc::new(self.data_set(config, &source.episodes, bar)?),
+            };
+            all.push(tokens);
+        }
+        Ok(all)
+    }
+
+    fn data_set(&self, config: &DataConfig, episodes: &[Recorded], bar: &ProgressBar) -> Result<Vec<Vec<f32>>> {
+        let Some(dir) = &self.dir else { return self.episodes(config, episodes, bar) };
+        let digest = robomamba_data::digest(&config.path).map_err(config.error())?;
+        let key = hex(&self.hasher.clone().chain_update(digest).finalize());
+        let path = dir.join(format!("{key}.safetensors"));
+        // A file that is not what it should be is made anew.
+        if let Some(tokens) = fs::read(&path).ok().and_then(|bytes| self.parse(&bytes, episodes)) {
+            return Ok(tokens);
+        }
+        let tokens = self.episodes(config, episodes, bar)?;
+        fs::create_dir_all(dir).map_err(io(dir))?;
+        self.save(&path, &tokens)?;
+        Ok(tokens)
+    }
+
+    fn episodes(&self, config: &DataConfig, episodes: &[Recorded], bar: &ProgressBar) -> Result<Vec<Vec<f32>>> {
+        bar.reset();
+        bar.set_length(episodes.len() as u64);
+        bar.set_message(config.path.display().to_string());
+        let options = RuntimeOptions { threads: Some(NonZeroUsize::MIN), ..RuntimeOptions::default() };
+        let session = Session::new(Arc::clone(&self.model), &options)?;
+        let encoded = episodes.par_iter().map_init(
+            || session.clone(),
+            |session, recorded| {
+                bar.inc(1);
+                self.episode(config, session, recorded)
+            },
+        );
+        encoded.collect()
+    }
+
+    /// Looks at every step as the robot would.
+    fn episode(&self, config: &DataConfig, session: &mut Session, recorded: &Recorded) -> Result<Vec<f32>> {
+        let Recorded { episode, len, .. } = recorded;
+        let mut cameras: Vec<_> = episode.cameras().iter().map(Camera::images_or_repeats).collect();
+        let state = episode.state().map_err(config.error())?;
+        let mut observation = episode.observation(0).map_err(config.error())?;
+        let state_dim = observation.state.len();
+        let mut tokens = Vec::with_capacity(len * self.model.backbone().d_model());
+        for step in 0..*len {
+            for ((_, image), frames) in observation.images.iter_mut().zip(&mut cameras) {
+                if let Some(new) = frames.next().transpose().map_err(config.error())?.flatten() {
+                    *image = new;
+                }
+            }
+            observation.state.copy_from_slice(&state[step * state_dim..][..state_dim]);
+            observation.instruction.clone_from(&episode.tasks()[step]);
+            tokens.extend_from_slice(session.encode(&observation)?);
+        }
+        Ok(tokens)
+    }
+
+    fn parse(&self, bytes: &[u8], episodes: &[Recorded]) -> Option<Vec<Vec<f32>>> {
+        let (file, d_model) = (SafeTensors::deserialize(bytes).ok()?, self.model.backbone().d_model());
+        let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+        let tensor = file.tensor(TOKENS).ok()?;
+        if header.metadata().as_ref()?.get(CHECKSUM)? != &sha256(tensor.data()) {
+            return None;
+        }
+        let n_step = episodes.iter().map(|recorded| recorded.len).sum::<usize>();
+        if tensor.dtype() != Dtype::F32 || tensor.shape() != [n_step, d_model] {
+            return None;
+        }
+        let mut values = tensor.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+        Some(episodes.iter().map(|recorded| values.by_ref().take(recorded.len * d_model).collect()).collect())
+    }
+
+    fn save(&self, path: &Path, tokens: &[Vec<f32>]) -> Result<()> {
+        let bytes: Vec<u8> = tokens.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
+        let d_model = self.model.backbone().d_model();
+        let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4 / d_model, d_model], &bytes);
+        let view = view.expect("the bytes fill the shape");
+        let partial = path.with_extension("partial");
+        let checksum = [(CHECKSUM.to_string(), sha256(&bytes))].into();
+        let written = safetensors::serialize_to_file([(TOKENS, view)], Some(checksum), &partial);
+        written.map_err(std::io::Error::other).map_err(io(&partial))?;
+        fs::rename(&partial, path).map_err(io(path))
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
