@@ -130,6 +130,12 @@ pub struct NoiseConfig {
     pub jitter_size: f32,
     /// Probability that a burst also holds the gripper's command reversed.
     pub grip_flip_probability: f32,
+    /// Probability per control step that a detour begins: whatever the expert wants, the hand leaves in a random direction, open unless it
+    /// carries something. Motion then does not give away what the expert is up to, which a learner would rather copy from
+    /// it than remember (Wen et al. 2020, arXiv 2010.14876).
+    pub detour_probability: f32,
+    /// Longest detour in control steps; lengths are uniform from 5.
+    pub detour_steps_max: u32,
 }
 
 impl Default for NoiseConfig {
@@ -140,6 +146,8 @@ impl Default for NoiseConfig {
             burst_size: 1.0,
             jitter_size: 0.15,
             grip_flip_probability: 0.1,
+            detour_probability: 0.0,
+            detour_steps_max: 30,
         }
     }
 }
@@ -152,6 +160,8 @@ impl NoiseConfig {
         burst_size: 0.0,
         jitter_size: 0.0,
         grip_flip_probability: 0.0,
+        detour_probability: 0.0,
+        detour_steps_max: 30,
     };
 }
 
@@ -163,18 +173,30 @@ struct Burst {
     flips_grip: bool,
 }
 
+/// A detour that is going on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Detour {
+    steps_left: u32,
+    direction: [f32; 2],
+}
+
 /// Draws the perturbation of each step.
 struct Noise {
     config: NoiseConfig,
     burst: Burst,
+    detour: Detour,
     rng: ChaCha8Rng,
 }
 
 impl Noise {
-    fn perturb(&mut self, action: [f32; 3]) -> [f32; 3] {
+    fn perturb(&mut self, action: [f32; 3], holds: bool) -> [f32; 3] {
         let config = self.config;
         if config == NoiseConfig::NONE {
             return action;
+        }
+        if self.goes_astray() {
+            let [dx, dy] = self.detour.direction;
+            return [dx, dy, if holds { 1.0 } else { -1.0 }];
         }
         if self.burst.steps_left == 0 && self.rng.random_bool(f64::from(config.burst_probability.clamp(0.0, 1.0))) {
             self.burst = self.begin_burst();
@@ -191,6 +213,21 @@ impl Noise {
             executed[2] *= if self.burst.flips_grip { -1.0 } else { 1.0 };
         }
         executed.map(|value| value.clamp(-1.0, 1.0))
+    }
+
+    /// Whether this step belongs to a detour. Draws nothing where there are none, so that other episodes stay as they are.
+    fn goes_astray(&mut self) -> bool {
+        let probability = f64::from(self.config.detour_probability.clamp(0.0, 1.0));
+        if self.detour.steps_left == 0 && probability > 0.0 && self.rng.random_bool(probability) {
+            let angle = self.rng.random_range(0.0..std::f32::consts::TAU);
+            let speed = self.rng.random_range(0.3..=1.0);
+            let direction = [angle.cos() * speed, angle.sin() * speed];
+            self.detour =
+                Detour { steps_left: self.rng.random_range(5..=self.config.detour_steps_max.max(5)), direction };
+        }
+        let astray = self.detour.steps_left > 0;
+        self.detour.steps_left = self.detour.steps_left.saturating_sub(1);
+        astray
     }
 
     fn begin_burst(&mut self) -> Burst {
@@ -278,11 +315,11 @@ pub fn expert_rollout(
         Intent::Blunder => Some(Blunder::new(environment, rng.clone())),
     };
     let _: u64 = rng.random();
-    let mut noise = Noise { config: rollout.noise, burst: Burst::default(), rng };
+    let mut noise = Noise { config: rollout.noise, burst: Burst::default(), detour: Detour::default(), rng };
     let is_demonstration = blunder.is_none();
     let drive = |environment: &Tabletop, _: &Observation, label| {
         let intended = blunder.as_mut().map_or(label, |blunder| blunder.action(environment));
-        Ok::<_, SimError>(noise.perturb(intended))
+        Ok::<_, SimError>(noise.perturb(intended, environment.is_holding()))
     };
     labelled_rollout(environment, is_demonstration, drive, sink)?;
     Ok(EpisodeResult::of(environment, instruction))

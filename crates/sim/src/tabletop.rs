@@ -207,7 +207,7 @@ impl Tabletop {
         state[4 + goal_kind(goal)] = 1.0;
         let rest = &mut state[4 + GOAL_KINDS..];
         let presses = self.task.remaining().iter().filter(|goal| matches!(goal, Goal::Press { .. })).count();
-        rest[0] = f32::from(self.world.hand.held.is_some());
+        rest[0] = f32::from(self.is_holding());
         rest[1] = self.task.progress();
         rest[2] = presses as f32 / 5.0;
         rest[3] = f32::from(self.task.may_act());
@@ -257,6 +257,11 @@ impl Tabletop {
     pub fn hand_state(&self) -> [f32; 3] {
         let hand = &self.world.hand;
         [hand.position.x, hand.position.y, hand.opening]
+    }
+
+    /// Whether the hand carries a block.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.world.hand.held.is_some()
     }
 
     /// A way to spoil the present sub-goal on purpose.

@@ -58,6 +58,20 @@ fn experts_recover_from_noise() {
 }
 
 #[test]
+fn experts_come_back_from_detours() {
+    let difficulty = Difficulty { delay_steps: 40, ..Difficulty::default() };
+    let noise = NoiseConfig { detour_probability: 0.03, ..NoiseConfig::NONE };
+    for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember] {
+        let [plain, detoured] =
+            [NoiseConfig::NONE, noise].map(|noise| play(family, 40, difficulty, noise, Intent::Solve));
+        assert!(solved(&detoured) >= 38, "{family}: {} of 40 with detours, at least 38 expected", solved(&detoured));
+        let steps = |results: &[EpisodeResult]| results.iter().map(|result| result.steps).sum::<usize>();
+        let (plain, detoured) = (steps(&plain), steps(&detoured));
+        assert!(10 * detoured > 11 * plain, "{family}: {detoured} steps with detours, {plain} without");
+    }
+}
+
+#[test]
 fn blunders_fail_irreparably() {
     let difficulty = Difficulty { delay_steps: 40, ..Difficulty::default() };
     for family in Family::ALL.into_iter().filter(|&family| family != Family::Endurance) {

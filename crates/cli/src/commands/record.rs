@@ -49,6 +49,9 @@ pub struct RecordArgs {
     /// Probability per control step that a burst of noise disturbs the expert; 0 for none at all
     #[arg(long, value_name = "P", default_value_t = 0.03, value_parser = parse_fraction)]
     noise: f64,
+    /// Probability per control step that the hand goes its own way for 5 to 30 steps, so that its motion does not tell the goal
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = parse_fraction, conflicts_with = "policy")]
+    detours: f64,
     /// Fraction of the episodes that the expert spoils on purpose; they are marked as no demonstrations
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0, value_parser = parse_fraction)]
     blunders: f64,
@@ -99,6 +102,7 @@ struct Plan {
     split: Split,
     image_size: usize,
     noise: f64,
+    detours: f64,
     blunders: f64,
     subgoals: (usize, usize),
     delay_steps: (usize, usize),
@@ -151,6 +155,7 @@ fn plans(args: &RecordArgs) -> Result<Vec<Plan>> {
         split: args.split,
         image_size: args.image_size,
         noise: args.noise,
+        detours: args.detours,
         blunders: args.blunders,
         subgoals: (args.subgoals.min, args.subgoals.max),
         delay_steps: (delay.min, delay.max),
@@ -313,12 +318,13 @@ impl Plan {
     fn rollout(&self, index: usize) -> ExpertRollout {
         let seed = self.first_seed + index as u64;
         let is_blunder = unit(draw(seed, Draw::Blunder)) < self.blunders;
+        let bursts = match self.noise {
+            0.0 => NoiseConfig::NONE,
+            p => NoiseConfig { burst_probability: p as f32, ..NoiseConfig::default() },
+        };
         ExpertRollout {
             scenario: self.scenario(seed),
-            noise: match self.noise {
-                0.0 => NoiseConfig::NONE,
-                p => NoiseConfig { burst_probability: p as f32, ..NoiseConfig::default() },
-            },
+            noise: NoiseConfig { detour_probability: self.detours as f32, ..bursts },
             intent: if is_blunder { Intent::Blunder } else { Intent::Solve },
         }
     }

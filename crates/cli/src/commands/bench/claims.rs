@@ -21,12 +21,12 @@ pub struct Claim {
     pub holds: bool,
 }
 
-/// Judges every promise for which something was measured.
+/// Judges every promise for which something was measured; `history` and `sequences` are of the trunk of `trunk`.
 pub fn judge(
     limits: &[Limits],
     steps: &[StepTimes],
-    history: &[HistoryPoint],
-    sequences: &[SequencePoint],
+    trunk: Preset,
+    (history, sequences): (&[HistoryPoint], &[SequencePoint]),
 ) -> Vec<Claim> {
     let mut claims = Vec::new();
     let one_camera = |preset| {
@@ -43,9 +43,13 @@ pub fn judge(
             });
         }
     }
-    claims.extend(limits.last().into_iter().flat_map(|limits| streaming(limits, history)));
     claims.extend(flat(history));
     claims.extend(linear(sequences));
+    // Milliseconds are promised of the largest trunk only; the matrices of a small one need not come from memory at all.
+    if trunk != Preset::Base {
+        return claims;
+    }
+    claims.extend(limits.last().into_iter().flat_map(|limits| streaming(limits, history)));
     for (tokens, ms) in [(100, 3.0), (1_000, 30.0), (10_000, 300.0)] {
         if let Some(point) = sequences.iter().find(|point| point.trunk == "mamba" && point.tokens == tokens) {
             claims.push(Claim {
