@@ -136,3 +136,32 @@ pub(crate) fn files_below(root: &Path) -> Result<Vec<String>> {
     files.sort();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_of_names_and_contents() {
+        let folder = |files: &[(&str, &str)]| {
+            let folder = tempfile::tempdir().unwrap();
+            for (path, text) in files {
+                let path = folder.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            digest(folder.path()).unwrap()
+        };
+        let first = folder(&[("data/a", "one"), ("meta/b", "two")]);
+        assert_eq!(folder(&[("meta/b", "two"), ("data/a", "one")]), first);
+        for other in [
+            [("data/a", "one"), ("meta/b", "twp")],
+            [("data/c", "one"), ("meta/b", "two")],
+            [("data/a", "two"), ("meta/b", "one")],
+            [("data/a", "onet"), ("meta/b", "wo")],
+        ] {
+            assert_ne!(folder(&other), first, "{other:?}");
+        }
+        assert!(digest(Path::new("/nowhere/at/all")).unwrap_err().to_string().contains("/nowhere/at/all"));
+    }
+}
