@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Records the training data of the tabletop policy and trains it in four stages; the result is in
-# runs/train/tabletop/checkpoints/last. Every step survives an interruption: the same command continues.
+# Records the training data of the tabletop policy and trains it in nine stages, three hours in all and three quarters of one
+# for recording and encoding; the result is in runs/train/tabletop/checkpoints/last. Every step survives an interruption: the same command continues.
 # ROBOMAMBA names a binary to use instead of building one (`cargo build --release --features train`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,4 +55,29 @@ third=(tabletop-driven-again --policy-share 0.85 --seed 120000)
 drive driven3 push 1500 "${third[@]}"
 drive driven3 pick_place 400 "${third[@]}"
 drive driven3 reach 250 "${third[@]}"
+stage tabletop-pushes
+
+# Memory. Encoders and connector are frozen from here on. First `remember` alone: as the expert plays it, then driven by a policy whose
+# motion does not tell which button is the right one.
+record short remember 3500 --noise 0 --seed 300000 --delay-min 5 --delay-max 30
+stage tabletop-cues
+drive driven4 remember 4000 tabletop-cues --policy-share 0.6 --seed 310000 --delay-min 5 --delay-max 40
+stage tabletop-cues-driven
+
+# Then everything together, driven again and again.
+fifth=(tabletop-cues-driven --policy-share 0.7)
+drive driven5 remember 1500 "${fifth[@]}" --seed 320000 --delay-min 5 --delay-max 80
+drive driven5-long remember 1000 "${fifth[@]}" --seed 330000 --delay-min 80 --delay-max 240
+stage tabletop-together
+
+drive driven6 remember 1400 tabletop-together --policy-share 0.85 --seed 340000 --delay-min 5 --delay-max 220
+drive driven6 sequence 1100 tabletop-together --policy-share 0.6 --seed 350000
+drive driven6 push 500 tabletop-together --policy-share 0.8 --seed 360000
+stage tabletop-together-driven
+
+record detours sequence 1200 --noise 0.02 --detours 0.02 --seed 370000
+record detours remember 1200 --noise 0.02 --detours 0.03 --seed 380000 --delay-min 5 --delay-max 240
+drive driven7 sequence 600 tabletop-together-driven --policy-share 0.92 --seed 390000
+drive driven7 remember 800 tabletop-together-driven --policy-share 0.95 --seed 400000 --delay-min 5 --delay-max 220
+drive driven7 push 500 tabletop-together-driven --policy-share 0.9 --seed 410000
 stage tabletop
