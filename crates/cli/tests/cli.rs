@@ -71,11 +71,13 @@ fn bad_input_is_refused_with_a_reason() {
     ok(dir, &["data", "record", "--family", "reach", "--episodes", "1", "--out", "d", "--image-size", "32"]);
     let record = ["data", "record", "--family", "reach", "--episodes", "1", "--out", "e"];
     let with = |more: &[&'static str]| [&record[..], more].concat();
-    let usage: [(Vec<&str>, &str); 14] = [
+    let usage: [(Vec<&str>, &str); 16] = [
         (vec!["data", "record", "--family", "dance", "--episodes", "1", "--out", "e"], "found `dance`"),
         (vec!["data", "record", "--episodes", "1", "--out", "e"], "--family"),
         (with(&["--split", "test"]), "expected train or heldout, found `test`"),
         (with(&["--noise", "2"]), "a number from 0 to 1, found `2`"),
+        (with(&["--detours", "-1"]), "--detours"),
+        (with(&["--detours", "0.1", "--policy", "nano"]), "cannot be used with"),
         (with(&["--subgoals", "5..3"]), "found `5..3`"),
         (with(&["--jobs", "0"]), "--jobs"),
         (with(&["--policy-share", "0.5"]), "--policy <DIR>"),

@@ -60,7 +60,7 @@ impl FileDigest {
             hasher.update(&buffer[..read]);
             bytes += read as u64;
         }
-        let sha256 = hex(&hasher.finalize());
+        let sha256 = hex::encode(hasher.finalize());
         Ok(Self { path: path.into(), bytes, sha256 })
     }
 }
@@ -110,11 +110,7 @@ pub fn digest(root: impl AsRef<Path>) -> Result<String> {
     for FileDigest { path, bytes, sha256 } in &files {
         hasher.update(format!("{path}\n{bytes} {sha256}\n"));
     }
-    Ok(hex(&hasher.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hex::encode(hasher.finalize()))
 }
 
 /// Paths of all files below `root`, with slashes, sorted.

@@ -104,6 +104,11 @@ impl Checkpoint {
         staging.publish()
     }
 
+    /// A model of these parts, which fit each other, with its card.
+    pub fn new(weights: Weights, config: ModelConfig, stats: NormStats, tokenizer: TextTokenizer) -> Self {
+        Self { card: card::card(&config), weights, config, stats, tokenizer, train_config: None }
+    }
+
     /// A model with random weights ([`Weights::random`]) that leaves state and action as they are.
     ///
     /// # Errors
@@ -111,17 +116,11 @@ impl Checkpoint {
     pub fn random(config: ModelConfig, tokenizer: TextTokenizer, seed: u64) -> Result<Self, ModelError> {
         config.check()?;
         let features = &config.features;
-        let checkpoint = Self {
-            weights: Weights::random(&config, seed),
-            stats: NormStats {
-                state: VectorStats::identity(features.state.dim()),
-                action: VectorStats::identity(features.action.dim()),
-            },
-            card: card::card(&config),
-            config,
-            tokenizer,
-            train_config: None,
+        let stats = NormStats {
+            state: VectorStats::identity(features.state.dim()),
+            action: VectorStats::identity(features.action.dim()),
         };
+        let checkpoint = Self::new(Weights::random(&config, seed), config, stats, tokenizer);
         check_parts(&checkpoint.config, &checkpoint.stats, &checkpoint.tokenizer)?;
         Ok(checkpoint)
     }

@@ -118,15 +118,11 @@ fn fingerprint(path: &Path) -> Result<Fingerprint, ModelError> {
     loop {
         let n = file.read(&mut buffer).map_err(read)?;
         if n == 0 {
-            return Ok(Fingerprint { bytes, sha256: hex(hasher) });
+            return Ok(Fingerprint { bytes, sha256: hex::encode(hasher.finalize()) });
         }
         hasher.update(&buffer[..n]);
         bytes += n as u64;
     }
-}
-
-fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A folder that is being written. Dropped before [`Staging::publish`], it disappears.
@@ -189,7 +185,7 @@ fn write_synced(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<
     content(&mut out)?;
     let file = out.inner.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
-    Ok(Fingerprint { bytes: out.bytes, sha256: hex(out.hasher) })
+    Ok(Fingerprint { bytes: out.bytes, sha256: hex::encode(out.hasher.finalize()) })
 }
 
 /// Counts and hashes what passes through.

@@ -133,9 +133,8 @@ pub struct NoiseConfig {
     /// Probability per control step that a detour begins: whatever the expert wants, the hand leaves in a random direction, open unless it
     /// carries something. Motion then does not give away what the expert is up to, which a learner would rather copy from
     /// it than remember (Wen et al. 2020, arXiv 2010.14876).
+    /// Detours last 5 to 30 steps.
     pub detour_probability: f32,
-    /// Longest detour in control steps; lengths are uniform from 5.
-    pub detour_steps_max: u32,
 }
 
 impl Default for NoiseConfig {
@@ -147,7 +146,6 @@ impl Default for NoiseConfig {
             jitter_size: 0.15,
             grip_flip_probability: 0.1,
             detour_probability: 0.0,
-            detour_steps_max: 30,
         }
     }
 }
@@ -161,7 +159,6 @@ impl NoiseConfig {
         jitter_size: 0.0,
         grip_flip_probability: 0.0,
         detour_probability: 0.0,
-        detour_steps_max: 30,
     };
 }
 
@@ -172,6 +169,9 @@ struct Burst {
     push: [f32; 2],
     flips_grip: bool,
 }
+
+/// Length of a detour in control steps.
+const DETOUR_STEPS: std::ops::RangeInclusive<u32> = 5..=30;
 
 /// A detour that is going on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -221,9 +221,8 @@ impl Noise {
         if self.detour.steps_left == 0 && probability > 0.0 && self.rng.random_bool(probability) {
             let angle = self.rng.random_range(0.0..std::f32::consts::TAU);
             let speed = self.rng.random_range(0.3..=1.0);
-            let direction = [angle.cos() * speed, angle.sin() * speed];
-            self.detour =
-                Detour { steps_left: self.rng.random_range(5..=self.config.detour_steps_max.max(5)), direction };
+            let steps_left = self.rng.random_range(DETOUR_STEPS);
+            self.detour = Detour { steps_left, direction: [angle.cos() * speed, angle.sin() * speed] };
         }
         let astray = self.detour.steps_left > 0;
         self.detour.steps_left = self.detour.steps_left.saturating_sub(1);

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::ProgressBar;
 use rayon::prelude::*;
@@ -14,11 +15,11 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest, Sha256};
 
-use crate::Result;
 use crate::config::{DataConfig, TokenConfig};
 use crate::corpus::{Corpus, Recorded};
 use crate::parameters::is_of_encoders;
 use crate::snapshot::io;
+use crate::{Result, TrainError};
 
 /// Name of the tensor in a file of tokens.
 const TOKENS: &str = "tokens";
@@ -32,19 +33,26 @@ pub(crate) type Tokens = Arc<Vec<Vec<f32>>>;
 
 /// Encoders and connector with weights that do not change, as the runtime runs them.
 #[derive(Debug)]
-pub(crate) struct Encoder {
+pub(crate) struct Encoder<'a> {
     model: Arc<Model>,
     /// Over all that decides what a token is, but the data.
     hasher: Sha256,
-    dir: Option<PathBuf>,
+    dir: Option<&'a Path>,
+    /// Set by somebody who wants the run to stop.
+    stop: &'a AtomicBool,
+    bar: &'a ProgressBar,
 }
 
-impl Encoder {
-    /// The encoders and the connector of `checkpoint`.
+impl<'a> Encoder<'a> {
+    /// The encoders and the connector of `checkpoint`, which work until they are through or `stop` is set and show it on `bar`.
     ///
     /// # Errors
     /// When a weight is missing or has another shape than the configuration says.
-    pub(crate) fn new(checkpoint: &Checkpoint, config: &TokenConfig) -> Result<Self> {
+    pub(crate) fn new(
+        checkpoint: &Checkpoint,
+        config: &'a TokenConfig,
+        (stop, bar): (&'a AtomicBool, &'a ProgressBar),
+    ) -> Result<Self> {
         let model = Arc::new(Model::from_checkpoint(config.format, checkpoint)?);
         let Checkpoint { config: model_config, weights, stats, tokenizer, .. } = checkpoint;
         let settings = (&model_config.features, &model_config.vision, &model_config.text, &model_config.connector);
@@ -55,51 +63,54 @@ impl Encoder {
             hasher.update(name);
             tensor.data.iter().for_each(|value| hasher.update(value.to_le_bytes()));
         }
-        Ok(Self { model, hasher, dir: config.dir.clone() })
+        Ok(Self { model, hasher, dir: config.dir.as_deref(), stop, bar })
     }
 
     /// The tokens of every source of `corpus`, which `configs` describe.
     ///
     /// # Errors
-    /// When an image is damaged or a file cannot be written.
-    pub(crate) fn encode(&self, configs: &[DataConfig], corpus: &Corpus, bar: &ProgressBar) -> Result<Vec<Tokens>> {
+    /// When an image is damaged, a file cannot be written, or somebody wants the run to stop; what is encoded stays on disk then.
+    pub(crate) fn encode(&self, configs: &[DataConfig], corpus: &Corpus) -> Result<Vec<Tokens>> {
         let mut all: Vec<Tokens> = Vec::new();
         for (i, (config, source)) in configs.iter().zip(&corpus.sources).enumerate() {
             let same = corpus.sources[..i].iter().position(|earlier| Arc::ptr_eq(&earlier.episodes, &source.episodes));
             let tokens = match same {
                 Some(earlier) => Arc::clone(&all[earlier]),
-                None => Arc::new(self.data_set(config, &source.episodes, bar)?),
+                None => Arc::new(self.data_set(config, &source.episodes)?),
             };
             all.push(tokens);
         }
         Ok(all)
     }
 
-    fn data_set(&self, config: &DataConfig, episodes: &[Recorded], bar: &ProgressBar) -> Result<Vec<Vec<f32>>> {
-        let Some(dir) = &self.dir else { return self.episodes(config, episodes, bar) };
+    fn data_set(&self, config: &DataConfig, episodes: &[Recorded]) -> Result<Vec<Vec<f32>>> {
+        let Some(dir) = self.dir else { return self.episodes(config, episodes) };
         let digest = robomamba_data::digest(&config.path).map_err(config.error())?;
-        let key = hex(&self.hasher.clone().chain_update(digest).finalize());
+        let key = hex::encode(self.hasher.clone().chain_update(digest).finalize());
         let path = dir.join(format!("{key}.safetensors"));
         // A file that is not what it should be is made anew.
         if let Some(tokens) = fs::read(&path).ok().and_then(|bytes| self.parse(&bytes, episodes)) {
             return Ok(tokens);
         }
-        let tokens = self.episodes(config, episodes, bar)?;
+        let tokens = self.episodes(config, episodes)?;
         fs::create_dir_all(dir).map_err(io(dir))?;
         self.save(&path, &tokens)?;
         Ok(tokens)
     }
 
-    fn episodes(&self, config: &DataConfig, episodes: &[Recorded], bar: &ProgressBar) -> Result<Vec<Vec<f32>>> {
-        bar.reset();
-        bar.set_length(episodes.len() as u64);
-        bar.set_message(config.path.display().to_string());
+    fn episodes(&self, config: &DataConfig, episodes: &[Recorded]) -> Result<Vec<Vec<f32>>> {
+        self.bar.reset();
+        self.bar.set_length(episodes.len() as u64);
+        self.bar.set_message(config.path.display().to_string());
         let options = RuntimeOptions { threads: Some(NonZeroUsize::MIN), ..RuntimeOptions::default() };
         let session = Session::new(Arc::clone(&self.model), &options)?;
         let encoded = episodes.par_iter().map_init(
             || session.clone(),
             |session, recorded| {
-                bar.inc(1);
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(TrainError::Stopped { path: config.path.clone() });
+                }
+                self.bar.inc(1);
                 self.episode(config, session, recorded)
             },
         );
@@ -150,15 +161,12 @@ impl Encoder {
         let partial = path.with_extension("partial");
         let checksum = [(CHECKSUM.to_string(), sha256(&bytes))].into();
         let written = safetensors::serialize_to_file([(TOKENS, view)], Some(checksum), &partial);
-        written.map_err(std::io::Error::other).map_err(io(&partial))?;
-        fs::rename(&partial, path).map_err(io(path))
+        let result = written.map_err(std::io::Error::other).and_then(|()| fs::rename(&partial, path));
+        // The first error is the one to report.
+        result.inspect_err(|_| drop(fs::remove_file(&partial))).map_err(io(path))
     }
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }

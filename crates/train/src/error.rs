@@ -55,6 +55,12 @@ pub enum TrainError {
     /// Frozen encoders cannot run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// Somebody asked the run to stop before its first step.
+    #[error("stopped while {path} was being encoded; the same command begins with it again")]
+    Stopped {
+        /// Folder of the data set.
+        path: PathBuf,
+    },
     /// A file cannot be read or written.
     #[error("{path}: {source}; check that the disk has room and the folder can be written")]
     Io {

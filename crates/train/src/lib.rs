@@ -2,7 +2,8 @@
 //!
 //! [`run`] reads LeRobotDatasets, packs whole episodes into batches without padding, and sends them through
 //! a graph whose parameters are those of [`robomamba_model::param_specs`]: every distinct frame and
-//! instruction of a batch is encoded once, then the episodes run in parallel through the scan. Burn keeps
+//! instruction of a batch is encoded once (frozen encoders see every step once, in the runtime), then the episodes run in parallel
+//! through the scan. Burn keeps
 //! the tape; the operations on it are fused ones on `robomamba_kernels` with gradients of their own.
 //!
 //! A run is a function of its configuration: the order of the data follows from the seed and the number of

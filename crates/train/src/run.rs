@@ -64,7 +64,7 @@ pub struct RunSummary {
 /// When data or configuration do not fit, a file cannot be written, or the loss diverges.
 pub fn run(config: &TrainConfig, options: &RunOptions) -> Result<RunSummary> {
     config.check()?;
-    let mut trainer = Trainer::new(config, options.progress)?;
+    let mut trainer = Trainer::new(config, options)?;
     trainer.train(options)
 }
 
@@ -80,7 +80,7 @@ struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    fn new(config: &'a TrainConfig, progress: Progress) -> Result<Self> {
+    fn new(config: &'a TrainConfig, options: &RunOptions) -> Result<Self> {
         let corpus = Corpus::load(&config.data, config.normalisation)?;
         let loss = &config.loss;
         for (field, weight, known, column) in [
@@ -111,10 +111,8 @@ impl<'a> Trainer<'a> {
             adopt_heads(path, &mut parameters)?;
         }
         let resumed = last.map(|last| restore(&last, &mut parameters)).transpose()?;
-        let known = match parameters.encoders_are_frozen() {
-            true => Some(start.known_tokens(config, &corpus, progress)?),
-            false => None,
-        };
+        let frozen = parameters.encoders_are_frozen();
+        let known = frozen.then(|| start.known_tokens(config, &corpus, options)).transpose()?;
         let policy = PolicyModel::new(&start.model, heads, config.threads);
         let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone())?;
         let mut position = Position { seed: config.seed, ..Position::default() };
@@ -217,9 +215,8 @@ impl<'a> Trainer<'a> {
         let (learner, assembler) = (&self.learner, &self.assembler);
         let mut averaged = learner.parameters.clone();
         averaged.list.iter_mut().zip(&learner.state.ema).for_each(|(p, ema)| p.values.clone_from(ema));
-        let mut policy = Checkpoint::random(assembler.config.clone(), self.tokenizer.clone(), 0)?;
-        policy.weights = averaged.to_weights()?;
-        policy.stats = assembler.stats.clone();
+        let (config, stats) = (assembler.config.clone(), assembler.stats.clone());
+        let mut policy = Checkpoint::new(averaged.to_weights()?, config, stats, self.tokenizer.clone());
         policy.train_config = Some(serde_json::to_string_pretty(self.config).expect("the configuration is JSON"));
         let snapshot = Snapshot {
             position: self.position,
@@ -303,9 +300,9 @@ impl Start {
     }
 
     /// The token of every step of the data.
-    fn known_tokens(&self, config: &TrainConfig, corpus: &Corpus, progress: Progress) -> Result<Vec<Tokens>> {
+    fn known_tokens(&self, config: &TrainConfig, corpus: &Corpus, options: &RunOptions) -> Result<Vec<Tokens>> {
         check_known_tokens(config)?;
-        let bar = match progress {
+        let bar = match options.progress {
             Progress::Silent => ProgressBar::hidden(),
             Progress::Live => {
                 let style = "{bar:30} {pos} of {len} episodes of {msg} encoded, {eta} left";
@@ -313,9 +310,10 @@ impl Start {
                     .with_style(ProgressStyle::with_template(style).expect("the template is well formed"))
             }
         };
-        let mut checkpoint = Checkpoint::random(self.model.clone(), self.tokenizer.clone(), 0)?;
-        (checkpoint.weights, checkpoint.stats) = (self.weights.clone(), self.stats.clone());
-        let tokens = Encoder::new(&checkpoint, &config.tokens)?.encode(&config.data, corpus, &bar);
+        let (weights, stats) = (self.weights.clone(), self.stats.clone());
+        let checkpoint = Checkpoint::new(weights, self.model.clone(), stats, self.tokenizer.clone());
+        let encoder = Encoder::new(&checkpoint, &config.tokens, (&options.stop, &bar))?;
+        let tokens = encoder.encode(&config.data, corpus);
         bar.finish_and_clear();
         tokens
     }

@@ -1,7 +1,8 @@
 //! Whole runs on a tiny recording.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use robomamba_data::{DType, DatasetWriter, Feature, Features, Frame, Value, WriterConfig};
 use robomamba_model::{Checkpoint, Preset};
@@ -97,6 +98,20 @@ fn config(dir: &Path, out: &str, steps: u64) -> TrainConfig {
     );
     let mut config: TrainConfig = toml::from_str(&text).unwrap();
     config.preset = Preset::Nano;
+    config
+}
+
+/// Folder of the policy that the run `out` left.
+fn policy(dir: &Path, out: &str) -> PathBuf {
+    dir.join(out).join("checkpoints/last/pretrained_model")
+}
+
+/// A run of `steps` steps that goes on from the policy of the run `first`, with the encoders and the connector frozen.
+fn on_frozen_encoders(dir: &Path, out: &str, steps: u64, first: &str) -> TrainConfig {
+    let mut config = config(dir, out, steps);
+    config.initial_checkpoint = Some(policy(dir, first));
+    config.frozen = ["vision", "text", "connector"].map(String::from).into();
+    config.augment = robomamba_train::AugmentConfig::default();
     config
 }
 
@@ -374,30 +389,25 @@ fn frozen_encoders_see_every_step_once_and_learn_the_same() {
     let dir = tempfile::tempdir().unwrap();
     record(&dir.path().join("data"), 4, "observation.images.top");
     train(&config(dir.path(), "first", 5));
-    let frozen = |out: &str, parts: &[&str]| {
-        let mut config = config(dir.path(), out, 12);
-        config.initial_checkpoint = Some(dir.path().join("first/checkpoints/last/pretrained_model"));
-        config.frozen = parts.iter().map(ToString::to_string).collect();
-        config.augment = robomamba_train::AugmentConfig::default();
-        config
-    };
-    let known = train(&frozen("known", &["vision", "text", "connector"]));
+    let frozen = |out: &str| on_frozen_encoders(dir.path(), out, 12, "first");
+    let known = train(&frozen("known"));
     // No softmax depends on the bias of its keys: the same model, but its pictures are encoded again for every batch.
-    let checkpoint = Checkpoint::load(&dir.path().join("first/checkpoints/last/pretrained_model")).unwrap();
+    let checkpoint = Checkpoint::load(&policy(dir.path(), "first")).unwrap();
     let names = robomamba_model::param_specs(&checkpoint.config).into_iter().map(|spec| spec.name);
-    let names: Vec<_> = names.filter(|name| name.starts_with("connector.") && !name.ends_with("k_proj.bias")).collect();
-    let parts: Vec<_> = ["vision", "text"].into_iter().chain(names.iter().map(String::as_str)).collect();
-    let again = train(&frozen("again", &parts));
+    let names = names.filter(|name| name.starts_with("connector.") && !name.ends_with("k_proj.bias"));
+    let mut again = frozen("again");
+    again.frozen = ["vision", "text"].map(String::from).into_iter().chain(names).collect();
+    let again = train(&again);
     for (known, again) in known.iter().zip(&again) {
         let (known, again) = (known.losses.total, again.losses.total);
         assert!((known - again).abs() < 1e-4 * known.abs(), "{known} and {again}");
     }
 
-    let mut changed = frozen("changed", &["vision", "text", "connector"]);
+    let mut changed = frozen("changed");
     changed.augment.contrast = 0.1;
     let error = run(&changed, &RunOptions::default()).unwrap_err().to_string();
     assert!(error.contains("augment.contrast") && error.contains("frozen"), "{error}");
-    let mut pointing = frozen("pointing", &["vision", "text", "connector"]);
+    let mut pointing = frozen("pointing");
     pointing.loss.pointing = 1.0;
     let error = run(&pointing, &RunOptions::default()).unwrap_err().to_string();
     assert!(error.contains("loss.pointing") && error.contains("frozen"), "{error}");
@@ -410,10 +420,7 @@ fn known_tokens_are_kept_for_the_next_run() {
     train(&config(dir.path(), "first", 5));
     let kept = dir.path().join("tokens");
     let learn = |out: &str, format: Format| {
-        let mut config = config(dir.path(), out, 6);
-        config.initial_checkpoint = Some(dir.path().join("first/checkpoints/last/pretrained_model"));
-        config.frozen = ["vision", "text", "connector"].map(String::from).into();
-        config.augment = robomamba_train::AugmentConfig::default();
+        let mut config = on_frozen_encoders(dir.path(), out, 6, "first");
         config.tokens = TokenConfig { format, dir: Some(kept.clone()) };
         curve(&train(&config))
     };
@@ -451,6 +458,14 @@ fn known_tokens_are_kept_for_the_next_run() {
     record(&dir.path().join("data"), 5, "observation.images.top");
     learn("more", Format::F32);
     assert_eq!(files().len(), 3);
+
+    // Whoever asks to stop need not wait until everything is encoded.
+    let mut stopped = on_frozen_encoders(dir.path(), "stopped", 6, "first");
+    stopped.tokens.dir = Some(dir.path().join("none"));
+    let options = RunOptions { progress: Progress::Silent, ..RunOptions::default() };
+    options.stop.store(true, Ordering::Relaxed);
+    assert_error(run(&stopped, &options), &["data", "encoded", "same command"]);
+    assert!(!dir.path().join("none").exists() && !stopped.out.exists(), "nothing may be left behind");
 }
 
 #[test]
@@ -459,11 +474,8 @@ fn another_trunk_starts_on_trained_encoders() {
     record(&dir.path().join("data"), 4, "observation.images.top");
     train(&config(dir.path(), "mamba", 5));
     let from = |out: &str, first: &str, backbone| {
-        let mut config = config(dir.path(), out, 3);
-        config.initial_checkpoint = Some(dir.path().join(first).join("checkpoints/last/pretrained_model"));
+        let mut config = on_frozen_encoders(dir.path(), out, 3, first);
         config.backbone = backbone;
-        config.frozen = ["vision", "text", "connector"].map(String::from).into();
-        config.augment = robomamba_train::AugmentConfig::default();
         train(&config);
         Checkpoint::load(&config.out.join("checkpoints/last/pretrained_model")).unwrap()
     };
