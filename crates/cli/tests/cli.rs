@@ -76,7 +76,7 @@ fn bad_input_is_refused_with_a_reason() {
         (vec!["data", "record", "--episodes", "1", "--out", "e"], "--family"),
         (with(&["--split", "test"]), "expected train or heldout, found `test`"),
         (with(&["--noise", "2"]), "a number from 0 to 1, found `2`"),
-        (with(&["--detours", "-1"]), "--detours"),
+        (with(&["--detours", "2"]), "a number from 0 to 1, found `2`"),
         (with(&["--detours", "0.1", "--policy", "nano"]), "cannot be used with"),
         (with(&["--subgoals", "5..3"]), "found `5..3`"),
         (with(&["--jobs", "0"]), "--jobs"),
