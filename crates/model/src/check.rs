@@ -27,6 +27,7 @@ impl ModelConfig {
         }
         size("action_head.hidden_size", self.action_head.hidden_size)?;
         size("action_head.chunk_size", self.action_head.chunk_size)?;
+        size("action_head.n_mode", self.action_head.n_mode)?;
         size("confidence_head.hidden_size", self.confidence_head.hidden_size)
     }
 }

@@ -296,7 +296,9 @@ pub struct TransformerConfig {
     pub rms_norm_eps: f32,
 }
 
-/// The action head: `fc1 -> GELU -> fc2 -> GELU -> fc3` to `[chunk_size, action_dim]`, normalised actions.
+/// The action head: `fc1 -> GELU -> fc2 -> GELU -> fc3` to `[n_mode, chunk_size, action_dim]`, normalised actions. With more than one
+/// mode, `mode` gives their logits beside `fc3`, and the plan is the one of the likeliest mode: a mixture density network (Bishop, 1994),
+/// the idea of robomimic's BC-GMM (Mandlekar et al., 2021), so that two good answers do not become a bad one in their middle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ActionHeadConfig {
@@ -304,6 +306,20 @@ pub struct ActionHeadConfig {
     pub hidden_size: usize,
     /// Control steps that are planned ahead.
     pub chunk_size: usize,
+    /// Plans among which the head chooses.
+    #[serde(default = "one")]
+    pub n_mode: usize,
+}
+
+impl ActionHeadConfig {
+    /// A head that knows one plan.
+    pub fn new(hidden_size: usize, chunk_size: usize) -> Self {
+        Self { hidden_size, chunk_size, n_mode: 1 }
+    }
+}
+
+fn one() -> usize {
+    1
 }
 
 /// The confidence head: `fc1 -> GELU -> fc2` to one logit.

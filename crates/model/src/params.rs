@@ -211,7 +211,10 @@ fn heads(scope: &mut Scope, config: &ModelConfig) {
     let (d, action, confidence) = (config.backbone.d_model(), &config.action_head, &config.confidence_head);
     scope.linear("action.fc1", d, action.hidden_size);
     scope.linear("action.fc2", action.hidden_size, action.hidden_size);
-    scope.linear("action.fc3", action.hidden_size, action.chunk_size * config.features.action.dim());
+    scope.linear("action.fc3", action.hidden_size, action.n_mode * action.chunk_size * config.features.action.dim());
+    if action.n_mode > 1 {
+        scope.linear("action.mode", action.hidden_size, action.n_mode);
+    }
     scope.linear("confidence.fc1", d, confidence.hidden_size);
     scope.linear("confidence.fc2", confidence.hidden_size, 1);
 }

@@ -38,7 +38,7 @@ impl Preset {
             text: sizes.text,
             connector: sizes.connector,
             backbone: BackboneConfig::Mamba(sizes.backbone),
-            action_head: ActionHeadConfig { hidden_size: sizes.head, chunk_size: sizes.chunk_size },
+            action_head: ActionHeadConfig::new(sizes.head, sizes.chunk_size),
             confidence_head: ConfidenceHeadConfig { hidden_size: sizes.head / 2 },
         }
     }

@@ -257,7 +257,8 @@ fn heads_flops(config: &ModelConfig) -> usize {
     let hidden = action.hidden_size;
     matmul(1, d, hidden)
         + matmul(1, hidden, hidden)
-        + matmul(1, hidden, action.chunk_size * config.features.action.dim())
+        + matmul(1, hidden, action.n_mode * action.chunk_size * config.features.action.dim())
+        + if action.n_mode > 1 { matmul(1, hidden, action.n_mode) } else { 0 }
         + matmul(1, d, confidence.hidden_size)
         + matmul(1, confidence.hidden_size, 1)
 }

@@ -1,7 +1,8 @@
 //! What the trunk's output says: the next actions, and how likely the episode is to succeed.
 //!
 //! ```text
-//! action  = fc3(gelu(fc2(gelu(fc1(hidden)))))      [chunk_size, action_dim], normalised
+//! x       = gelu(fc2(gelu(fc1(hidden))))
+//! action  = fc3(x)[argmax(mode(x))]                [chunk_size, action_dim], normalised, of [n_mode, chunk_size, action_dim]
 //! success = sigmoid(fc2(gelu(fc1(hidden))))        of a head of its own
 //! ```
 
@@ -21,6 +22,8 @@ pub struct Heads {
     fc1: PackedMatrix,
     fc2: PackedMatrix,
     fc3: PackedMatrix,
+    /// Logits of the modes, where there are several.
+    mode: Option<PackedMatrix>,
     confidence: Mlp,
 }
 
@@ -36,20 +39,27 @@ impl Heads {
         prefix: &str,
     ) -> Result<Self, RuntimeError> {
         let params = Params::new(format, weights, prefix);
-        let (d_model, width) = (config.backbone.d_model(), config.action_head.hidden_size);
-        let n_action = config.action_head.chunk_size * config.features.action.dim();
+        let (d_model, width, n_mode) = (config.backbone.d_model(), config.action_head.hidden_size, config.action_head.n_mode);
+        let n_action = n_mode * config.action_head.chunk_size * config.features.action.dim();
         let action = params.under("action");
+        let mode = (n_mode > 1).then(|| action.linear("mode", (n_mode, width), Bias::With)).transpose()?;
         Ok(Self {
             fc1: action.linear("fc1", (width, d_model), Bias::With)?.activated(Activation::Gelu),
             fc2: action.linear("fc2", (width, width), Bias::With)?.activated(Activation::Gelu),
             fc3: action.linear("fc3", (n_action, width), Bias::With)?,
+            mode,
             confidence: gelu_mlp(&params.under("confidence"), (d_model, config.confidence_head.hidden_size, 1))?,
         })
     }
 
     /// Values of one chunk, `chunk_size * action_dim`.
     pub fn chunk_len(&self) -> usize {
-        self.fc3.n_out()
+        self.fc3.n_out() / self.n_mode()
+    }
+
+    /// Plans among which the head chooses.
+    fn n_mode(&self) -> usize {
+        self.mode.as_ref().map_or(1, PackedMatrix::n_out)
     }
 
     /// Reads `hidden` `[rows, d_model]` and writes normalised `actions` `[rows, chunk_size, action_dim]` and the
@@ -77,11 +87,25 @@ impl Heads {
 
     /// The action head.
     fn plan(&self, hidden: &[f32], actions: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, quantised, hidden: first, narrow: second, .. } = workspace;
-        let len = hidden.len() / self.fc1.n_in() * self.fc1.n_out();
+        let Workspace { kernels, quantised, hidden: first, narrow: second, projected, mixed, .. } = workspace;
+        let rows = hidden.len() / self.fc1.n_in();
+        let len = rows * self.fc1.n_out();
         let (first, second) = (room(first, len), room(second, len));
         project((*kernels, quantised), &self.fc1, hidden, first)?;
         project((*kernels, quantised), &self.fc2, first, second)?;
-        project((*kernels, quantised), &self.fc3, second, actions)
+        let Some(mode) = &self.mode else { return project((*kernels, quantised), &self.fc3, second, actions) };
+        let (plans, logits) = (room(projected, rows * self.fc3.n_out()), room(mixed, rows * mode.n_out()));
+        project((*kernels, quantised), &self.fc3, second, plans)?;
+        project((*kernels, quantised), mode, second, logits)?;
+        let plans = plans.chunks_exact(self.fc3.n_out()).zip(logits.chunks_exact(mode.n_out()));
+        for (chosen, (plans, logits)) in actions.chunks_exact_mut(self.chunk_len()).zip(plans) {
+            chosen.copy_from_slice(&plans[likeliest(logits) * chosen.len()..][..chosen.len()]);
+        }
+        Ok(())
     }
+}
+
+/// Index of the largest logit, the first of equal ones.
+fn likeliest(logits: &[f32]) -> usize {
+    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }

@@ -24,9 +24,12 @@ pub struct TrainConfig {
     /// The trunk; the Transformer has the width, depth and parameter count of the preset's Mamba.
     #[serde(default)]
     pub backbone: Backbone,
+    /// Plans among which the action head chooses, see [`robomamba_model::ActionHeadConfig`].
+    #[serde(default = "one_mode")]
+    pub n_mode: usize,
     /// Checkpoint folder whose weights, statistics and tokenizer the run starts from, for fine-tuning. The heads that
     /// only training has continue too, where the training state lies beside the policy. Where it has a trunk of another kind than
-    /// `backbone`, the trunk starts anew, for comparisons on the same encoders.
+    /// `backbone` or another number of modes than `n_mode`, the trunk or the end of the action head starts anew.
     #[serde(default)]
     pub initial_checkpoint: Option<PathBuf>,
     /// Parts that keep the weights they start from, by the names of their parameters: `vision`, `text`, `connector`,
@@ -95,6 +98,10 @@ mod format_name {
 
 fn two() -> usize {
     2
+}
+
+fn one_mode() -> usize {
+    1
 }
 
 /// The trunk of the model.
@@ -275,6 +282,7 @@ impl TrainConfig {
         let at_least_one = [
             ("data", self.data.len()),
             ("threads", self.threads),
+            ("n_mode", self.n_mode),
             ("batch.max_frames", batch.max_frames),
             ("batch.max_steps", batch.max_steps),
             ("batch.max_seq_len", batch.max_seq_len),
@@ -308,6 +316,8 @@ impl TrainConfig {
         for &quantile in loss.action_quantiles.values() {
             check("loss.action_quantiles", quantile > 0.0 && quantile < 1.0, "between 0 and 1", quantile)?;
         }
+        let temperature = loss.mode_temperature;
+        check("loss.mode_temperature", temperature > 0.0 && temperature.is_finite(), "positive", temperature)?;
         let rate = self.optimiser.learning_rate;
         check("optimiser.learning_rate", rate > 0.0 && rate.is_finite(), "positive", rate)?;
         match &self.schedule {
@@ -322,6 +332,7 @@ impl TrainConfig {
     pub fn model(&self, features: FeatureSpec) -> ModelConfig {
         let mut model = self.preset.config(features);
         model.backbone = self.trunk(model.backbone);
+        model.action_head.n_mode = self.n_mode;
         model
     }
 
@@ -336,8 +347,10 @@ impl TrainConfig {
         }
     }
 
-    /// `model` with a trunk of the kind that is asked for: its own, or else a new one of its size (for a Mamba, of the preset's).
-    pub(crate) fn with_trunk(&self, mut model: ModelConfig) -> ModelConfig {
+    /// `model` with a trunk of the kind that is asked for: its own, or else a new one of its size (for a Mamba, of the preset's); and with the number
+    /// of modes that is asked for.
+    pub(crate) fn adapted(&self, mut model: ModelConfig) -> ModelConfig {
+        model.action_head.n_mode = self.n_mode;
         match (&model.backbone, self.backbone) {
             (BackboneConfig::Mamba(_), Backbone::Mamba) | (BackboneConfig::Transformer(_), Backbone::Transformer) => {}
             (BackboneConfig::Mamba(_), Backbone::Transformer) => model.backbone = self.trunk(model.backbone),

@@ -7,7 +7,8 @@ use robomamba_policy::VectorSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::modules::{Batch, PolicyModel, SequenceState};
-use crate::ops::loss::{Target, bce_with_logits, smooth_l1, smooth_pinball};
+use crate::ops::loss::{Pinball, Target, bce_with_logits, smooth_l1, smooth_pinball};
+use crate::ops::mixture::mixture;
 use crate::ops::{self};
 use crate::optimiser::{OptimiserConfig, OptimiserState};
 use crate::{Parameters, Result, TrainError};
@@ -21,6 +22,9 @@ pub struct LossConfig {
     /// Which quantile of the labels a dimension of the action is drawn to, by its name; the median, 0.5, where none is named. Where
     /// two answers are about as likely, such as whether to close a gripper, another one says which mistake is cheaper.
     pub action_quantiles: BTreeMap<String, f32>,
+    /// How large a mean error of a plan, in normalised units, still counts as its own, where the action head has several modes: a label belongs to
+    /// the modes in proportion to `p exp(-error / temperature)`, `p` their probability. Answers that are nearer to each other than this become one.
+    pub mode_temperature: f32,
     /// Weight of the success prediction.
     pub confidence: f32,
     /// Weight of the privileged state's prediction, which only training has; 0 leaves the head out.
@@ -41,6 +45,7 @@ impl Default for LossConfig {
         Self {
             action_beta: 0.02,
             action_quantiles: BTreeMap::new(),
+            mode_temperature: 0.1,
             confidence: 0.05,
             auxiliary: 0.2,
             grounding: 0.0,
@@ -180,7 +185,11 @@ impl Learner {
         let outputs = self.model.forward(&leaves, batch, initial);
         let quantiles = Arc::clone(&self.quantiles);
         let actions = ops::input(&outputs.actions);
-        let action = smooth_pinball(actions, labels.actions.clone(), self.loss.action_beta, quantiles);
+        let (target, pinball) = (labels.actions.clone(), Pinball { beta: self.loss.action_beta, quantiles });
+        let action = match &outputs.modes {
+            None => smooth_pinball(actions, target, pinball),
+            Some(modes) => mixture(actions, ops::input(modes), target, pinball, self.loss.mode_temperature),
+        };
         let confidence = bce_with_logits(ops::input(&outputs.confidence), labels.confidence.clone());
         let auxiliary = outputs.auxiliary.map(|x| smooth_l1(ops::input(&x), labels.auxiliary.clone(), AUXILIARY_BETA));
         let pointing = outputs.pointing.map(|x| smooth_l1(ops::input(&x), labels.pointing.clone(), POINTING_BETA));

@@ -284,7 +284,7 @@ struct Start {
 impl Start {
     fn new(config: &TrainConfig, corpus: &Corpus) -> Result<Self> {
         if let Some(path) = &config.initial_checkpoint {
-            return Self::from_checkpoint(path, corpus)?.with_trunk(config);
+            return Self::from_checkpoint(path, corpus)?.adapted(config);
         }
         let model = config.model(corpus.features.clone());
         model.check()?;
@@ -318,16 +318,21 @@ impl Start {
         tokens
     }
 
-    /// The same with new weights for the trunk where the configuration asks for another kind of it.
-    fn with_trunk(mut self, config: &TrainConfig) -> Result<Self> {
-        let model = config.with_trunk(self.model.clone());
+    /// The same with new weights for the trunk where the configuration asks for another kind of it, and for the plans where it asks for another
+    /// number of modes.
+    fn adapted(mut self, config: &TrainConfig) -> Result<Self> {
+        let model = config.adapted(self.model.clone());
         if model == self.model {
             return Ok(self);
         }
         model.check()?;
-        let of_trunk = |name: &str| name.starts_with("backbone.");
-        let kept = self.weights.into_iter().filter(|(name, _)| !of_trunk(name));
-        let new = Weights::random(&model, config.seed).into_iter().filter(|(name, _)| of_trunk(name));
+        let (trunk, modes) = (model.backbone != self.model.backbone, model.action_head != self.model.action_head);
+        let is_new = |name: &str| {
+            let plans = name.starts_with("head.action.fc3.") || name.starts_with("head.action.mode.");
+            (trunk && name.starts_with("backbone.")) || (modes && plans)
+        };
+        let kept = self.weights.into_iter().filter(|(name, _)| !is_new(name));
+        let new = Weights::random(&model, config.seed).into_iter().filter(|(name, _)| is_new(name));
         self.weights = kept.chain(new).collect();
         self.model = model;
         Ok(self)

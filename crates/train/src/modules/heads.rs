@@ -7,11 +7,13 @@ use super::{linear, mlp};
 use crate::ops::{self, pointwise::activate};
 use crate::parameters::Scope;
 
-/// Normalised action chunks `[rows, chunk_size * action_dim]`.
-pub(crate) fn action(scope: &Scope, hidden: &Tensor<2>) -> Tensor<2> {
+/// Normalised action chunks of all modes `[rows, n_mode * chunk_size * action_dim]`, and the logits of the modes `[rows, n_mode]` where
+/// there are several.
+pub(crate) fn action(scope: &Scope, n_mode: usize, hidden: &Tensor<2>) -> (Tensor<2>, Option<Tensor<2>>) {
     let x = mlp(scope, ["fc1", "fc2"], hidden);
     let width = x.dims()[1];
-    linear(scope, "fc3", &activate(ops::input(&x), width, Activation::Gelu))
+    let x = activate(ops::input(&x), width, Activation::Gelu);
+    (linear(scope, "fc3", &x), (n_mode > 1).then(|| linear(scope, "mode", &x)))
 }
 
 /// Logits of the episode's success, `[rows, 1]`.

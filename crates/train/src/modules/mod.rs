@@ -12,7 +12,7 @@
 //! per layer   x += out_proj(MHA(q_proj(norm_q(x)), k_proj(kv), v_proj(kv)));  x += mlp(norm_mlp(x))
 //! token     = out_proj(flatten(norm_out(x))) + state_proj(normalised state)
 //! h         = norm_f(blocks(token)), carried along the episode
-//! action    = fc3(gelu(fc2(gelu(fc1(h)))));  confidence = fc2(gelu(fc1(h)))
+//! x         = gelu(fc2(gelu(fc1(h))));  action = fc3(x) of every mode, mode(x) their logits;  confidence = fc2(gelu(fc1(h)))
 //! ```
 
 mod connector;

@@ -71,8 +71,10 @@ pub(crate) struct Batch {
 
 /// What the model says at each step, a row each.
 pub(crate) struct Outputs {
-    /// Normalised action chunks, `[rows, chunk_size * action_dim]`.
+    /// Normalised action chunks, `[rows, n_mode * chunk_size * action_dim]`.
     pub actions: Tensor<2>,
+    /// Logits of the modes, `[rows, n_mode]`, where there are several.
+    pub modes: Option<Tensor<2>>,
     /// Logits of success, `[rows, 1]`.
     pub confidence: Tensor<2>,
     /// Normalised `observation.environment_state`, if the model has an auxiliary head.
@@ -131,8 +133,10 @@ impl PolicyModel {
                 (transformer::forward(transformer, &trunk, &lengths, tokens), Vec::new())
             }
         };
+        let (actions, modes) = heads::action(&leaves.under("head.action"), config.action_head.n_mode, &hidden);
         Outputs {
-            actions: heads::action(&leaves.under("head.action"), &hidden),
+            actions,
+            modes,
             confidence: heads::confidence(&leaves.under("head.confidence"), &hidden),
             auxiliary: (self.heads.n_auxiliary > 0).then(|| linear(&leaves.root(), "auxiliary", &hidden)),
             grounding,

@@ -18,14 +18,41 @@ pub(crate) struct Target {
 /// `sum_i w_i huber(x_i - t_i)` `[1]` with `huber(e) = e^2 / (2 beta)` below `beta` and `|e| - beta / 2`
 /// above, PyTorch's `smooth_l1_loss`; `beta` 0 is the L1 loss.
 pub(crate) fn smooth_l1(prediction: Input, target: Target, beta: f32) -> Tensor<1> {
-    smooth_pinball(prediction, target, beta, [0.5].into())
+    smooth_pinball(prediction, target, Pinball { beta, quantiles: [0.5].into() })
+}
+
+/// The sum of [`Pinball`]'s terms `[1]`.
+pub(crate) fn smooth_pinball(prediction: Input, target: Target, pinball: Pinball) -> Tensor<1> {
+    apply(SmoothPinball { target, pinball }, [prediction])
 }
 
 /// [`smooth_l1`] with the terms of element `i` multiplied by `2 q` where the prediction is too low and by `2 (1 - q)` where it
 /// is too high, `q = quantiles[i % quantiles.len()]`: draws to that quantile of the target instead of its median (the
 /// pinball loss of Koenker and Bassett, 1978).
-pub(crate) fn smooth_pinball(prediction: Input, target: Target, beta: f32, quantiles: Arc<[f32]>) -> Tensor<1> {
-    apply(SmoothPinball { target, beta, quantiles }, [prediction])
+#[derive(Clone, Debug)]
+pub(crate) struct Pinball {
+    /// Transition from quadratic to linear.
+    pub beta: f32,
+    /// Of each dimension.
+    pub quantiles: Arc<[f32]>,
+}
+
+impl Pinball {
+    /// The term of element `i` for a prediction that is `e` too high.
+    pub(crate) fn term(&self, i: usize, e: f32) -> f32 {
+        self.side(i, e) * huber(e, self.beta)
+    }
+
+    /// Its derivative.
+    pub(crate) fn slope(&self, i: usize, e: f32) -> f32 {
+        self.side(i, e) * huber_slope(e, self.beta)
+    }
+
+    /// The weight of an error of `e` in element `i`.
+    fn side(&self, i: usize, e: f32) -> f32 {
+        let quantile = self.quantiles[i % self.quantiles.len()];
+        2.0 * if e < 0.0 { quantile } else { 1.0 - quantile }
+    }
 }
 
 /// `sum_i w_i bce(sigmoid(x_i), t_i)` `[1]`, PyTorch's `binary_cross_entropy_with_logits`.
@@ -57,29 +84,19 @@ pub(crate) fn huber_slope(e: f32, beta: f32) -> f32 {
 #[derive(Clone, Debug)]
 struct SmoothPinball {
     target: Target,
-    beta: f32,
-    quantiles: Arc<[f32]>,
-}
-
-impl SmoothPinball {
-    /// The weight of an error of `e` in element `i`.
-    fn side(&self, i: usize, e: f32) -> f32 {
-        let quantile = self.quantiles[i % self.quantiles.len()];
-        2.0 * if e < 0.0 { quantile } else { 1.0 - quantile }
-    }
+    pinball: Pinball,
 }
 
 impl FusedOp<1, 1> for SmoothPinball {
     type Saved = ();
 
     fn forward(&self, [x]: [&[f32]; 1]) -> Forward<1, ()> {
-        let loss = self.target.sum(x, |i, x, t| self.side(i, x - t) * huber(x - t, self.beta));
+        let loss = self.target.sum(x, |i, x, t| self.pinball.term(i, x - t));
         Forward { output: vec![loss], shape: [1], saved: () }
     }
 
     fn backward(&self, [x]: [&[f32]; 1], (): &(), grad: &[f32], _: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        let slope = |i, x, t| self.side(i, x - t) * huber_slope(x - t, self.beta);
-        [Some(self.target.grad(x, grad[0], slope))]
+        [Some(self.target.grad(x, grad[0], |i, x, t| self.pinball.slope(i, x - t)))]
     }
 }
 

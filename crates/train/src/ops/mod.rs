@@ -11,6 +11,7 @@ pub(crate) mod grounding;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod mixer;
+pub(crate) mod mixture;
 pub(crate) mod norm;
 pub(crate) mod pointwise;
 pub(crate) mod recognition;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Tensor;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use robomamba_model::{BackboneConfig, Checkpoint, ImageTransform, ModelConfig, Preset, TextTokenizer, VisionKind};
@@ -91,6 +92,19 @@ fn batch(checkpoint: &Checkpoint, episodes: &[Vec<Observation>]) -> Batch {
     }
 }
 
+/// The plan of the likeliest mode of every row.
+fn chosen_plans(plans: Tensor<2>, modes: Option<Tensor<2>>) -> Vec<f32> {
+    let (width, plans) = (plans.dims()[1], ops::values(plans));
+    let Some(modes) = modes else { return plans };
+    let (n_mode, logits) = (modes.dims()[1], ops::values(modes));
+    let rows = plans.chunks_exact(width).zip(logits.chunks_exact(n_mode));
+    let chosen = rows.flat_map(|(plans, logits)| {
+        let likeliest = (0..n_mode).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+        plans[likeliest * width / n_mode..][..width / n_mode].to_vec()
+    });
+    chosen.collect()
+}
+
 fn check(config: ModelConfig, lengths: &[usize]) {
     let name = format!("{:?}, {} wide", config.vision.kind, config.vision.hidden_size);
     let checkpoint = checkpoint(config);
@@ -103,7 +117,7 @@ fn check(config: ModelConfig, lengths: &[usize]) {
     let leaves = parameters.leaves();
     let outputs =
         PolicyModel::new(config, TrainingHeads::default(), 2).forward(&leaves, batch(&checkpoint, &episodes), &[]);
-    let (actions, logits) = (ops::values(outputs.actions), ops::values(outputs.confidence));
+    let (actions, logits) = (chosen_plans(outputs.actions, outputs.modes), ops::values(outputs.confidence));
 
     let model = Arc::new(Model::from_checkpoint(Format::F32, &checkpoint).unwrap());
     let width = config.action_head.chunk_size * config.features.action.dim();
@@ -129,6 +143,7 @@ fn nano_of_every_vision_kind_and_both_trunks() {
         let mut config = Preset::Nano.config(features(1 + i % 2, 32 + 8 * (i % 2)));
         config.text.vocab_size = 512;
         config.vision.kind = kind;
+        config.action_head.n_mode = 1 + i;
         check(config.clone(), &[7, 4]);
         config.backbone = BackboneConfig::Transformer(config.backbone.to_transformer(64));
         check(config, &[7, 4]);
