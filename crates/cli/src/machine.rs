@@ -45,6 +45,7 @@ impl fmt::Display for Machine {
 
 fn isa_name() -> &'static str {
     match Isa::detect() {
+        Isa::Amx => "AVX-512 and AMX",
         Isa::Avx512 => "AVX-512",
         Isa::Avx2 => "AVX2",
         Isa::Portable => "portable vectors",

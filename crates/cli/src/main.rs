@@ -3,6 +3,11 @@
 
 use std::process::ExitCode;
 
+use robomamba_kernels::LineAllocator;
+
+#[global_allocator]
+static ALLOCATOR: LineAllocator = LineAllocator;
+
 fn main() -> ExitCode {
     robomamba_cli::main()
 }

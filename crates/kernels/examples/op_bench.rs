@@ -13,9 +13,12 @@ use robomamba_kernels::attention::{self, AttentionInput, AttentionScratch, Atten
 use robomamba_kernels::conv1d;
 use robomamba_kernels::matmul::{Format, PackedMatrix, QuantisedRows};
 use robomamba_kernels::scan::{self, ScanParams, StepInput};
-use robomamba_kernels::{Isa, Kernels, Rows, RowsMut, Threads};
+use robomamba_kernels::{Isa, Kernels, LineAllocator, Rows, RowsMut, Threads};
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 use rten_tensor::NdTensorView;
+
+#[global_allocator]
+static ALLOCATOR: LineAllocator = LineAllocator;
 
 /// Products of the `base` preset: rows, outputs, inputs.
 const PRODUCTS: [(usize, usize, usize); 4] = [(1, 3072, 768), (1, 768, 1536), (16, 3072, 768), (197, 3072, 768)];

@@ -11,8 +11,11 @@ use std::time::Instant;
 use robomamba_kernels::scan::{
     self, ScanCheckpoints, ScanGradOutput, ScanGrads, ScanInput, ScanOutput, ScanParams, ScanShape, reference,
 };
-use robomamba_kernels::{Isa, Kernels, Rows, RowsMut, Threads};
+use robomamba_kernels::{Isa, Kernels, LineAllocator, Rows, RowsMut, Threads};
 use serde_json::json;
+
+#[global_allocator]
+static ALLOCATOR: LineAllocator = LineAllocator;
 
 const SHAPE: ScanShape = ScanShape { batch: 1, seq_len: 512, d_inner: 1536, d_state: 16 };
 const RUNS: usize = 31;

@@ -32,6 +32,7 @@
 //! `reference` beside the fast path: the formula in any float type, and in f64 the oracle of the tests.
 
 pub mod activation;
+mod allocator;
 pub mod attention;
 pub mod conv1d;
 mod error;
@@ -45,6 +46,7 @@ mod simd;
 pub mod softmax;
 mod view;
 
+pub use allocator::LineAllocator;
 pub use error::KernelError;
 pub use isa::{Isa, Kernels, Threads};
 pub use view::{Rows, RowsMut};

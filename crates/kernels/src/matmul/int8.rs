@@ -8,22 +8,32 @@
 use std::ops::Range;
 
 use super::gemm::PANEL;
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{BLOCK, Sums, TILE, Tiles};
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
 use crate::{Kernels, Rows, RowsMut, Threads};
 
-/// Depth that one instruction takes.
+/// Depth that one lane of an instruction takes.
 const GROUP: usize = 4;
+/// Depths are padded to multiples of this, what a tile takes, so that no product has a tail.
+const DEPTH_STEP: usize = 64;
 /// Largest magnitude of a quantised value; -128 is left out, so that magnitudes have a byte to themselves.
 const LARGEST: f32 = 127.0;
 /// Rows that are quantised at a time.
 const ROWS: usize = 16;
 /// Fewer values than these are not worth a second thread.
 const QUANTISE_PARALLEL_MIN: usize = 1 << 15;
-/// Rows of the highest tile; tiles may reach beyond the last row.
+/// Rows of the highest tile of vector registers.
 const TILE_ROWS_MAX: usize = 12;
+/// Rows that a product may read beyond the last one: those of the highest block but one.
+const ROWS_BEYOND: usize = 31;
+/// Rows from which on matrix tiles are worth their 16 rows.
+#[cfg(target_arch = "x86_64")]
+const MATRIX_ROWS_MIN: usize = 5;
 
-/// A weight matrix in panels `[columns / 32, depth / 4, 32, 4]`, padded with zeros.
+/// A weight matrix in panels `[columns / 32, depth / 4, 32, 4]`, padded with zeros: columns to multiples of 32, the depth to
+/// multiples of 64.
 #[derive(Clone, Debug)]
 pub(super) struct Int8Panels {
     data: Vec<i8>,
@@ -37,7 +47,7 @@ impl Int8Panels {
     /// Quantises and packs `rows` `[columns, depth]`.
     pub(super) fn new<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, depth: usize) -> Self {
         let columns = rows.len().next_multiple_of(PANEL);
-        let stride = depth.next_multiple_of(GROUP) * PANEL;
+        let stride = panel_len(depth);
         let mut panels =
             Self { data: vec![0; columns / PANEL * stride], sums: vec![0; columns], scales: vec![0.0; columns] };
         for (column, row) in rows.enumerate() {
@@ -59,10 +69,15 @@ impl Int8Panels {
 
     /// Weight `(column, k)` as it is computed with.
     pub(super) fn at(&self, column: usize, k: usize, depth: usize) -> f32 {
-        let stride = depth.next_multiple_of(GROUP) * PANEL;
+        let stride = panel_len(depth);
         let index = column / PANEL * stride + (k / GROUP * PANEL + column % PANEL) * GROUP + k % GROUP;
         f32::from(self.data[index]) * self.scales[column]
     }
+}
+
+/// Values of one panel.
+fn panel_len(depth: usize) -> usize {
+    depth.next_multiple_of(DEPTH_STEP) * PANEL
 }
 
 /// The scale that maps `largest` to 127; 1 when all values are zero, or not numbers.
@@ -74,7 +89,7 @@ fn scale_of(largest: f32) -> f32 {
 /// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
 pub struct QuantisedRows {
-    /// `[rows, depth]`, the depth a multiple of a register's lanes; quantised values plus 128.
+    /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values plus 128.
     data: Vec<u8>,
     /// Of each row.
     scales: Vec<f32>,
@@ -102,8 +117,8 @@ impl QuantisedRows {
 
     /// Makes room for `rows` x `depth` values and for the rows that the last tile reads beyond them.
     fn resize(&mut self, rows: usize, depth: usize) {
-        self.stride = depth.next_multiple_of(crate::simd::MAX_LANES);
-        let len = if rows == 1 { self.stride } else { (rows + TILE_ROWS_MAX - 1) * self.stride };
+        self.stride = depth.next_multiple_of(DEPTH_STEP);
+        let len = if rows == 1 { self.stride } else { (rows + ROWS_BEYOND) * self.stride };
         if self.data.len() < len {
             self.data.resize(len, 0);
         }
@@ -162,6 +177,9 @@ pub(super) struct Int8Product<'a> {
     pub(super) columns: usize,
     pub(super) y: &'a SharedRows<'a>,
     pub(super) panels: Range<usize>,
+    /// Whether the kernels are those of [`Isa::Amx`](crate::Isa::Amx).
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only these processors have tiles"))]
+    pub(super) amx: bool,
 }
 
 impl Op for Int8Product<'_> {
@@ -169,6 +187,10 @@ impl Op for Int8Product<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        #[cfg(target_arch = "x86_64")]
+        if self.amx && self.rows >= MATRIX_ROWS_MIN {
+            return self.in_tiles(s);
+        }
         for panel in self.panels.clone() {
             let mut row = 0;
             // A tile costs what its rows cost, so the lowest that holds what is left is the best, even if it reaches
@@ -209,8 +231,7 @@ impl Int8Product<'_> {
     #[inline(always)]
     fn sums<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize, offset: usize) -> [[S::I; 2]; R] {
         let groups = self.depth.div_ceil(GROUP);
-        let stride = groups * GROUP * PANEL;
-        let panel = &self.weights.data[panel * stride..][..stride];
+        let panel = &self.weights.data[panel * panel_len(self.depth)..][..groups * GROUP * PANEL];
         // No closures here: one that is not inlined lacks the instruction set, and its loads become calls.
         let mut rows: [&[u8]; R] = [&[]; R];
         for (r, x) in rows.iter_mut().enumerate() {
@@ -229,6 +250,70 @@ impl Int8Product<'_> {
         sums
     }
 
+    /// The product on matrix tiles.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn in_tiles<S: Simd>(&self, s: S) {
+        // Safety: `amx` says that there are tiles.
+        let tiles = unsafe { Tiles::new() };
+        let steps = self.depth.div_ceil(DEPTH_STEP);
+        let mut sums = Sums([[0; BLOCK]; BLOCK]);
+        let len = panel_len(self.depth);
+        for panel in self.panels.clone() {
+            let weights = &self.weights.data[panel * len..][..len];
+            for row in (0..self.rows).step_by(BLOCK) {
+                let rows = BLOCK.min(self.rows - row);
+                let x = &self.x.data[row * self.x.stride..][..rows.next_multiple_of(TILE) * self.x.stride];
+                let (x, weights) = ((x.as_ptr(), self.x.stride), weights.as_ptr());
+                // Safety: both slices are as long as a block asks for.
+                unsafe {
+                    if rows <= TILE {
+                        tiles.product::<true>(x, weights, steps, &mut sums);
+                    } else {
+                        tiles.product::<false>(x, weights, steps, &mut sums);
+                    }
+                }
+                self.write_block(s, &sums, row..row + rows, panel * PANEL);
+            }
+        }
+    }
+
+    /// Writes the sums of `rows` and of the panel that begins with column `first`.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn write_block<S: Simd>(&self, s: S, sums: &Sums, rows: Range<usize>, first: usize) {
+        for offset in (0..PANEL).step_by(S::LANES) {
+            let first = first + offset;
+            if first >= self.columns {
+                break;
+            }
+            let epilogue = self.epilogue(s, first);
+            for (row, sums) in rows.clone().zip(&sums.0) {
+                self.write_row(s, s.load_i32(&sums[offset..]), row, &epilogue);
+            }
+        }
+    }
+
+    /// What the columns from `first` on, at most a register of them, make of integer sums.
+    #[inline(always)]
+    fn epilogue<S: Simd>(&self, s: S, first: usize) -> Epilogue<S> {
+        let columns = first..self.columns.min(first + S::LANES);
+        Epilogue {
+            sums: s.load_i32(&self.weights.sums[first..]),
+            scales: s.load(&self.weights.scales[first..]),
+            bias: self.bias.map_or(s.zero(), |bias| s.load_partial(&bias[columns.clone()])),
+            columns,
+        }
+    }
+
+    #[inline(always)]
+    fn write_row<S: Simd>(&self, s: S, sums: S::I, row: usize, epilogue: &Epilogue<S>) {
+        let scale = s.mul(epilogue.scales, s.splat(self.x.scales[row]));
+        let y = s.fma(s.unbiased(sums, epilogue.sums), scale, epilogue.bias);
+        // Safety: every piece of the product has columns of its own.
+        s.store_partial(y, unsafe { self.y.part(row, epilogue.columns.clone()) });
+    }
+
     #[inline(always)]
     fn write<S: Simd, const R: usize>(&self, s: S, sums: [[S::I; 2]; R], row: usize, first: usize) {
         for half in 0..2 {
@@ -236,16 +321,19 @@ impl Int8Product<'_> {
             if first >= self.columns {
                 break;
             }
-            let columns = first..self.columns.min(first + S::LANES);
-            let column_sums = s.load_i32(&self.weights.sums[first..]);
-            let scales = s.load(&self.weights.scales[first..]);
-            let bias = self.bias.map_or(s.zero(), |bias| s.load_partial(&bias[columns.clone()]));
+            let epilogue = self.epilogue(s, first);
             for (r, sums) in sums.iter().enumerate().take(self.rows - row) {
-                let scale = s.mul(scales, s.splat(self.x.scales[row + r]));
-                let y = s.fma(s.unbiased(sums[half], column_sums), scale, bias);
-                // Safety: every piece of the product has columns of its own.
-                s.store_partial(y, unsafe { self.y.part(row + r, columns.clone()) });
+                self.write_row(s, sums[half], row + r, &epilogue);
             }
         }
     }
+}
+
+/// Turns the integer sums of a register of columns into outputs.
+struct Epilogue<S: Simd> {
+    /// Sums of the quantised weights.
+    sums: S::I,
+    scales: S::V,
+    bias: S::V,
+    columns: Range<usize>,
 }

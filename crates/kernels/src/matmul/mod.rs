@@ -3,6 +3,8 @@
 pub(crate) mod gemm;
 mod int8;
 pub mod reference;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::fmt;
 use std::ops::Range;
@@ -12,11 +14,13 @@ use crate::activation::{self, Activation};
 use crate::error::check_len;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
-use crate::{KernelError, Kernels, Rows, RowsMut, Threads};
+use crate::{Isa, KernelError, Kernels, Rows, RowsMut, Threads};
 use gemm::{Element, Left, Output, PANEL, Right};
 use int8::{Int8Panels, Int8Product};
 
 pub use int8::QuantisedRows;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use tiles::are_available as tiles_are_available;
 
 /// Products below this many multiplications are not worth a second thread.
 const PARALLEL_MIN: usize = 1 << 18;
@@ -156,9 +160,9 @@ impl PackedMatrix {
             Panels::Bf16(panels) => self.apply_floats(kernels, (rows, x), &y, Right { panels, columns }),
             Panels::Int8(weights) => {
                 quantised.fill(kernels, (rows, self.n_in), x);
-                let (x, bias, depth) = (&*quantised, self.bias.as_deref(), self.n_in);
+                let (x, bias, depth, amx) = (&*quantised, self.bias.as_deref(), self.n_in, kernels.isa() == Isa::Amx);
                 self.in_pieces(kernels, rows, &y, |panels| {
-                    kernels.run(Int8Product { x, rows, depth, weights, bias, columns, y: &y, panels });
+                    kernels.run(Int8Product { x, rows, depth, weights, bias, columns, y: &y, panels, amx });
                 });
             }
         }

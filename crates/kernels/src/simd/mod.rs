@@ -134,7 +134,7 @@ impl Kernels {
         match self.isa() {
             // Safety: `Kernels` exists for available instruction sets only.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::run(op) },
+            Isa::Amx | Isa::Avx512 => unsafe { avx512::run(op) },
             // Safety: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::run(op) },
