@@ -7,7 +7,7 @@
 
 In every round each engine does its work once, ours and the others' one after the other; a ratio is taken within a
 round, and the median over the rounds is reported, so that a machine that slows down for a while slows down both.
-An engine that cannot be loaded is left out, with the reason.
+An engine that cannot be loaded is left out, with the reason. `--only TEXT` measures a part, such as `--only OpenVINO`.
 """
 
 import argparse
@@ -35,7 +35,18 @@ OURS = {
 }
 
 
+def needs(*names):
+    """Marks what measurements of ours, or which engines, a reader of times takes."""
+
+    def mark(read):
+        read.names = names
+        return read
+
+    return mark
+
+
 def ours_step(preset, part=None):
+    @needs(f"ours {preset} int8")
     def read(rounds):
         step = rounds[f"ours {preset} int8"]["step_ms"][preset]["int8"]
         return step["parts"][part] if part else step["p50"]
@@ -44,6 +55,7 @@ def ours_step(preset, part=None):
 
 
 def ours_trunk(precision):
+    @needs(f"ours trunk {precision}")
     def read(rounds):
         points = rounds[f"ours trunk {precision}"]["history"]
         return next(p["step_ms"] for p in points if p["trunk"] == "mamba" and p["history"] == 10)
@@ -52,6 +64,7 @@ def ours_trunk(precision):
 
 
 def ours_sequence(tokens):
+    @needs("ours sequences")
     def read(rounds):
         points = rounds["ours sequences"]["sequences"]
         return next(p["ms"] for p in points if p["trunk"] == "mamba" and p["tokens"] == tokens)
@@ -60,6 +73,7 @@ def ours_sequence(tokens):
 
 
 def ours_training(per_parameter):
+    @needs("ours training")
     def read(rounds):
         measured = rounds["ours training"]["training"]
         if not measured:
@@ -73,10 +87,10 @@ def ours_training(per_parameter):
 def peer(*names, scale=1.0):
     """The sum of the times of engines that work one after the other."""
 
+    @needs(*names)
     def read(rounds):
         return sum(rounds[name] for name in names) * scale
 
-    read.names = names
     return read
 
 
@@ -179,23 +193,35 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, choices=range(1, 101), metavar="N")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--robomamba", default=str(HERE.parent.parent / "target/release/robomamba"))
+    parser.add_argument("--only", default="", metavar="TEXT", help="only comparisons with TEXT in their name or work, such as OpenVINO or ViT")
     parser.add_argument("--json", required=True, help="file to write")
     args = parser.parse_args()
 
-    needed = [name for name in ENGINES if any(name in theirs.names for _, _, _, theirs, _ in COMPARISONS)]
+    wanted = [c for c in COMPARISONS if args.only.lower() in f"{c[0]}, {c[1]}".lower()]
+    if not wanted:
+        sys.exit(f"no comparison has `{args.only}` in its name or work: {', '.join(sorted({c[0] for c in COMPARISONS}))}")
+    needed = [name for name in ENGINES if any(name in theirs.names for _, _, _, theirs, _ in wanted)]
     workers, missing = load(needed, args.threads)
-    comparisons = [c for c in COMPARISONS if all(name in workers for name in c[3].names)]
+    comparisons = [c for c in wanted if all(name in workers for name in c[3].names)]
+    if not comparisons:
+        sys.exit("no engine of these comparisons could be loaded; `setup.sh` installs them")
+    ours = {name: arguments for name, arguments in OURS.items() if any(name in c[2].names for c in comparisons)}
     rounds, start = [], time.monotonic()
     for index in range(args.rounds):
-        times = {name: measure_ours(args.robomamba, arguments, args.threads) for name, arguments in OURS.items()}
-        times |= {name: worker.measure() for name, worker in workers.items()}
+        times = {}
+        for name, arguments in ours.items():
+            print(f"measuring {name}", file=sys.stderr)
+            times[name] = measure_ours(args.robomamba, arguments, args.threads)
+        for name, worker in workers.items():
+            times[name] = worker.measure()
+            print(f"measured {name}: {times[name]:.2f} ms", file=sys.stderr)
         rounds.append(times)
         left = (time.monotonic() - start) / (index + 1) * (args.rounds - index - 1)
         print(f"round {index + 1} of {args.rounds}, {left:.0f} s left", file=sys.stderr)
         # After every round, so that an interruption loses one round at most.
         results = {
             "threads": args.threads,
-            "machine": rounds[0]["ours base int8"]["machine"],
+            "machine": rounds[0][next(iter(ours))]["machine"],
             "versions": versions(),
             "missing": missing,
             "peers": [summary(comparison, rounds) for comparison in comparisons],

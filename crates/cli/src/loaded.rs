@@ -111,7 +111,7 @@ impl Loaded {
             ),
             ("Trunk", trunk(&config.backbone)),
             ("Precision", self.format.to_string()),
-            ("Plan", format!("{} control steps ahead, anew at every step", config.action_head.chunk_size)),
+            ("Plan", format!("{}, anew at every step", config.action_head.summary())),
         ]
     }
 

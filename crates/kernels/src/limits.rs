@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use crate::parallel::for_each;
 use crate::simd::{Op, Simd};
+#[cfg(target_arch = "x86_64")]
+use crate::{Isa, matmul};
 use crate::{Kernels, Threads};
 
 /// Independent chains of operations, more than the latency of one hides.
@@ -21,6 +23,11 @@ pub fn float_ops(kernels: Kernels) -> f64 {
 
 /// Highest rate of 8-bit multiplications and additions, both counted, per second, from registers.
 pub fn int8_ops(kernels: Kernels) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if kernels.isa() == Isa::Amx {
+        // Safety: kernels of this instruction set exist only where there are tiles.
+        return rate(kernels, |_| unsafe { matmul::multiply_tiles(LINKS) }) * 2.0;
+    }
     rate(kernels, |kernels| kernels.run(Int8Chains)) * 8.0
 }
 
@@ -44,16 +51,16 @@ fn threads(kernels: Kernels) -> usize {
     }
 }
 
-/// Lanes of `work` per second, on all threads together; `work` returns the lanes that it went through.
+/// Operations of `work` per second, on all threads together; `work` returns how many it did, such as lanes that it went through.
 fn rate(kernels: Kernels, work: impl Fn(Kernels) -> usize + Send + Sync) -> f64 {
     let threads = threads(kernels);
-    let lanes = work(kernels);
+    let operations = work(kernels);
     let seconds = fastest(|| {
         for_each(kernels.threads(), threads, |_| {
             black_box(work(kernels));
         });
     });
-    (lanes * threads) as f64 / seconds
+    (operations * threads) as f64 / seconds
 }
 
 fn fastest(mut work: impl FnMut()) -> f64 {

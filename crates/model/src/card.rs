@@ -15,14 +15,14 @@ pub(crate) fn card(config: &ModelConfig) -> String {
     format!(
         "---\nlibrary_name: robomamba\npipeline_tag: robotics\ntags: [robotics, state-space-model]\n---\n\n\
          # RoboMamba policy\n\n\
-         {:.1} M parameters; {} {backbone} blocks of width {}; plans {} control steps ahead at {} Hz.\n\n\
+         {:.1} M parameters; {} {backbone} blocks of width {}; at {} Hz it plans {}.\n\n\
          ## Inputs and outputs\n\n{}- state: {}\n- action: {}\n\n\
          Run it with `robomamba demo --checkpoint DIR`, look into it with `robomamba inspect`.\n",
         n_param as f64 / 1e6,
         config.backbone.n_layer(),
         config.backbone.d_model(),
-        config.action_head.chunk_size,
         config.features.fps,
+        config.action_head.summary(),
         cameras.collect::<String>(),
         config.features.state.names.join(", "),
         config.features.action.names.join(", "),

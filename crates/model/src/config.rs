@@ -316,6 +316,14 @@ impl ActionHeadConfig {
     pub fn new(hidden_size: usize, chunk_size: usize) -> Self {
         Self { hidden_size, chunk_size, n_mode: 1 }
     }
+
+    /// What it plans, in words.
+    pub fn summary(&self) -> String {
+        match self.n_mode {
+            1 => format!("{} control steps ahead", self.chunk_size),
+            n_mode => format!("{} control steps ahead, the likeliest of {n_mode} plans", self.chunk_size),
+        }
+    }
 }
 
 fn one() -> usize {

@@ -39,7 +39,8 @@ impl Heads {
         prefix: &str,
     ) -> Result<Self, RuntimeError> {
         let params = Params::new(format, weights, prefix);
-        let (d_model, width, n_mode) = (config.backbone.d_model(), config.action_head.hidden_size, config.action_head.n_mode);
+        let (d_model, width, n_mode) =
+            (config.backbone.d_model(), config.action_head.hidden_size, config.action_head.n_mode);
         let n_action = n_mode * config.action_head.chunk_size * config.features.action.dim();
         let action = params.under("action");
         let mode = (n_mode > 1).then(|| action.linear("mode", (n_mode, width), Bias::With)).transpose()?;

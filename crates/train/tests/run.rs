@@ -169,9 +169,10 @@ fn copy(from: &Path, to: &Path) {
 fn a_tiny_set_is_learnt_by_heart_by_both_trunks() {
     let dir = tempfile::tempdir().unwrap();
     record(&dir.path().join("data"), 4, "observation.images.top");
-    for backbone in ["mamba", "transformer"] {
-        let mut config = config(dir.path(), backbone, 150);
+    for (name, backbone, n_mode) in [("mamba", "mamba", 1), ("transformer", "transformer", 1), ("modes", "mamba", 3)] {
+        let mut config = config(dir.path(), name, 150);
         config.backbone = serde_json::from_value(backbone.into()).unwrap();
+        config.n_mode = n_mode;
         config.augment = Default::default();
         config.batch.noise_probability = 0.0;
         config.batch.max_seq_len = 64;
@@ -179,7 +180,7 @@ fn a_tiny_set_is_learnt_by_heart_by_both_trunks() {
         let metrics = train(&config);
         let mean = |part: &[Metrics]| part.iter().map(|m| m.losses.action).sum::<f32>() / part.len() as f32;
         let (first, last) = (mean(&metrics[..5]), mean(&metrics[140..]));
-        assert!(last < 0.2 * first, "{backbone}: action loss {first} -> {last}");
+        assert!(last < 0.2 * first, "{name}: action loss {first} -> {last}");
         let svg = fs::read_to_string(config.out.join("loss.svg")).unwrap();
         assert!(svg.contains("<polyline") && svg.ends_with("</svg>\n"));
     }
@@ -241,6 +242,8 @@ fn mistakes_are_named() {
     let quantile = |name: &str, value| [(name.to_string(), value)].into();
     fails(&|config| config.loss.action_quantiles = quantile("dx", 1.0), &["loss.action_quantiles", "between 0 and 1"]);
     fails(&|config| config.loss.action_quantiles = quantile("jaw", 0.6), &["loss.action_quantiles", "jaw", "dx"]);
+    fails(&|config| config.n_mode = 0, &["n_mode", "at least 1", "0"]);
+    fails(&|config| config.loss.mode_temperature = 0.0, &["loss.mode_temperature", "positive", "0"]);
     fails(&|config| config.tokenizer = Some(dir.path().join("none.json")), &["none.json"]);
     fails(&|config| config.initial_checkpoint = Some(dir.path().join("none")), &["none"]);
 }
@@ -490,6 +493,34 @@ fn another_trunk_starts_on_trained_encoders() {
     }
     let name = "backbone.layers.0.mixer.in_proj.weight";
     assert_ne!(back.weights.get(name).unwrap(), mamba.weights.get(name).unwrap());
+}
+
+#[test]
+fn a_head_that_chooses_starts_on_a_trained_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 4, "observation.images.top");
+    train(&config(dir.path(), "one", 5));
+    let from = |out: &str, first: &str, n_mode| {
+        let mut config = on_frozen_encoders(dir.path(), out, 3, first);
+        config.optimiser.learning_rate = 1e-12;
+        config.n_mode = n_mode;
+        train(&config);
+        Checkpoint::load(&config.out.join("checkpoints/last/pretrained_model")).unwrap()
+    };
+    let one = Checkpoint::load(&dir.path().join("one/checkpoints/last/pretrained_model")).unwrap();
+    let (three, again) = (from("three", "one", 3), from("again", "three", 3));
+    let shape = |checkpoint: &Checkpoint, name: &str| checkpoint.weights.shape(name).unwrap().to_vec();
+    let (logits, plans) = ("head.action.mode.weight", "head.action.fc3.weight");
+    assert_eq!(shape(&three, logits)[0], 3);
+    assert_eq!(shape(&three, plans)[0], 3 * shape(&one, plans)[0]);
+    let moved = |a: &Checkpoint, b: &Checkpoint, name: &str| {
+        let values = a.weights.get(name).unwrap().iter().zip(b.weights.get(name).unwrap());
+        values.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max) > 1e-6
+    };
+    for name in ["backbone.layers.0.mixer.in_proj.weight", "head.action.fc2.weight", "head.confidence.fc1.weight"] {
+        assert!(!moved(&one, &three, name), "{name} starts with what was learnt");
+    }
+    assert!(!moved(&three, &again, plans) && !moved(&three, &again, logits), "the same number of plans goes on");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use int8::{Int8Panels, Int8Product};
 
 pub use int8::QuantisedRows;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use tiles::are_available as tiles_are_available;
+pub(crate) use tiles::{are_available as tiles_are_available, multiply as multiply_tiles};
 
 /// Products below this many multiplications are not worth a second thread.
 const PARALLEL_MIN: usize = 1 << 18;

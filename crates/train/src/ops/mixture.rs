@@ -50,7 +50,9 @@ impl Mixture {
             values: &self.target.values[i * width..][..width],
             weights: &self.target.weights[i * width..][..width],
         };
-        (0..len / width.max(1)).map(move |i| (i, row(i))).filter(|(_, row)| row.weights.iter().any(|&weight| weight != 0.0))
+        (0..len / width.max(1))
+            .map(move |i| (i, row(i)))
+            .filter(|(_, row)| row.weights.iter().any(|&weight| weight != 0.0))
     }
 
     /// `ln(p_m) - e_m / T` of every mode, without the constant that the logits have in common, and `W`.

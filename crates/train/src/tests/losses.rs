@@ -40,8 +40,7 @@ fn a_quantile_makes_one_kind_of_error_dearer() {
     let target = target(&[1.0, 1.0, 1.0, 1.0], &[0.25; 4]);
     // Too low and too high by 2; every second element is drawn to the upper quarter.
     let pinball = Pinball { beta: 0.0, quantiles: [0.5, 0.75].into() };
-    let (loss, gradient) =
-        evaluate(&[-1.0, -1.0, 3.0, 3.0], |x| smooth_pinball(x, target.clone(), pinball.clone()));
+    let (loss, gradient) = evaluate(&[-1.0, -1.0, 3.0, 3.0], |x| smooth_pinball(x, target.clone(), pinball.clone()));
     assert_eq!(loss, 0.25 * 2.0 * (1.0 + 1.5 + 1.0 + 0.5));
     assert_eq!(gradient, [-0.25, -0.375, 0.25, 0.125]);
 }
