@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Records the training data of the tabletop policy and trains it in nine stages, three hours in all and three quarters of one
+# Records the training data of the tabletop policy and trains it in twelve stages, four hours in all and one
 # for recording and encoding; the result is in runs/train/tabletop/checkpoints/last. Every step survives an interruption: the same command continues.
 # ROBOMAMBA names a binary to use instead of building one (`cargo build --release --features train`).
 set -euo pipefail
@@ -80,4 +80,28 @@ record detours remember 1200 --noise 0.02 --detours 0.03 --seed 380000 --delay-m
 drive driven7 sequence 600 tabletop-together-driven --policy-share 0.92 --seed 390000
 drive driven7 remember 800 tabletop-together-driven --policy-share 0.95 --seed 400000 --delay-min 5 --delay-max 220
 drive driven7 push 500 tabletop-together-driven --policy-share 0.9 --seed 410000
+stage tabletop-alone
+
+# A head that chooses among several plans, driven again and again.
+record more-detours sequence 1600 --noise 0.02 --detours 0.02 --seed 570000
+record more-detours remember 900 --noise 0.02 --detours 0.03 --seed 580000 --delay-min 5 --delay-max 240
+drive driven8 sequence 1300 tabletop-alone --policy-share 0.8 --seed 500000
+drive driven8 push 1200 tabletop-alone --policy-share 0.85 --seed 510000
+drive driven8 pick_place 400 tabletop-alone --policy-share 0.8 --seed 520000
+drive driven8 reach 300 tabletop-alone --policy-share 0.8 --seed 530000
+drive driven8 remember 800 tabletop-alone --policy-share 0.9 --seed 540000 --delay-min 5 --delay-max 220
+stage tabletop-modes
+
+drive driven9 sequence 2000 tabletop-modes --policy-share 0.85 --seed 600000
+drive driven9 push 1500 tabletop-modes --policy-share 0.9 --seed 610000
+drive driven9 remember 700 tabletop-modes --policy-share 0.92 --seed 620000 --delay-min 5 --delay-max 220
+drive driven9 pick_place 400 tabletop-modes --policy-share 0.9 --seed 630000
+drive driven9 reach 300 tabletop-modes --policy-share 0.9 --seed 640000
+stage tabletop-modes-driven
+
+drive driven10 sequence 1600 tabletop-modes-driven --policy-share 0.95 --seed 700000
+drive driven10 push 1200 tabletop-modes-driven --policy-share 0.92 --seed 710000
+drive driven10 remember 600 tabletop-modes-driven --policy-share 0.92 --seed 720000 --delay-min 5 --delay-max 220
+drive driven10 pick_place 400 tabletop-modes-driven --policy-share 0.9 --seed 730000
+drive driven10 reach 300 tabletop-modes-driven --policy-share 0.9 --seed 740000
 stage tabletop
