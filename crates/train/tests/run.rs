@@ -166,11 +166,13 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_tiny_set_is_learnt_by_heart_by_both_trunks() {
+fn a_tiny_set_is_learnt_by_heart() {
     let dir = tempfile::tempdir().unwrap();
     record(&dir.path().join("data"), 4, "observation.images.top");
-    for (name, backbone, n_mode) in [("mamba", "mamba", 1), ("transformer", "transformer", 1), ("modes", "mamba", 3)] {
-        let mut config = config(dir.path(), name, 150);
+    // A head that chooses needs longer: it learns the plans and which one it is.
+    let cases = [("mamba", "mamba", 1, 150), ("transformer", "transformer", 1, 150), ("modes", "mamba", 3, 300)];
+    for (name, backbone, n_mode, steps) in cases {
+        let mut config = config(dir.path(), name, steps);
         config.backbone = serde_json::from_value(backbone.into()).unwrap();
         config.n_mode = n_mode;
         config.augment = Default::default();
@@ -179,7 +181,7 @@ fn a_tiny_set_is_learnt_by_heart_by_both_trunks() {
         config.output.checkpoint_every = 1000;
         let metrics = train(&config);
         let mean = |part: &[Metrics]| part.iter().map(|m| m.losses.action).sum::<f32>() / part.len() as f32;
-        let (first, last) = (mean(&metrics[..5]), mean(&metrics[140..]));
+        let (first, last) = (mean(&metrics[..5]), mean(&metrics[steps as usize - 10..]));
         assert!(last < 0.2 * first, "{name}: action loss {first} -> {last}");
         let svg = fs::read_to_string(config.out.join("loss.svg")).unwrap();
         assert!(svg.contains("<polyline") && svg.ends_with("</svg>\n"));
