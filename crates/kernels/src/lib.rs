@@ -27,6 +27,8 @@
 //! # Ok::<(), robomamba_kernels::KernelError>(())
 //! ```
 //!
+//! Programs should install [`LineAllocator`], or loads of whole registers read two cache lines each.
+//!
 //! Backward passes overwrite the gradients that they are given. Sequences come as
 //! `[batch * seq_len, width]` rows, recurrent states as `[batch, d_inner, ..]`. Every folder has a
 //! `reference` beside the fast path: the formula in any float type, and in f64 the oracle of the tests.
