@@ -21,3 +21,7 @@ lint:
 # Record the training data of the tabletop policy, then train it.
 train:
     bash docs/train_tabletop.sh
+
+# The kernels' tests under AddressSanitizer (x86-64 Linux); what assembly reads is not seen by it.
+sanitize:
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 cargo test -p robomamba-kernels --tests --target x86_64-unknown-linux-gnu --target-dir target/sanitize
