@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Records the training data of the tabletop policy and trains it in twelve stages, four hours in all and one
+# Records the training data of the tabletop policy and trains it in twelve stages, four hours in all and one and a quarter
 # for recording and encoding; the result is in runs/train/tabletop/checkpoints/last. Every step survives an interruption: the same command continues.
 # ROBOMAMBA names a binary to use instead of building one (`cargo build --release --features train`).
 set -euo pipefail

@@ -24,9 +24,9 @@ pub struct TrainConfig {
     /// The trunk; the Transformer has the width, depth and parameter count of the preset's Mamba.
     #[serde(default)]
     pub backbone: Backbone,
-    /// Plans among which the action head chooses, see [`robomamba_model::ActionHeadConfig`].
-    #[serde(default = "one_mode")]
-    pub n_mode: usize,
+    /// Plans among which the action head chooses, see [`robomamba_model::ActionHeadConfig`]; by default as many as `initial_checkpoint` has, or one.
+    #[serde(default)]
+    pub n_mode: Option<usize>,
     /// Checkpoint folder whose weights, statistics and tokenizer the run starts from, for fine-tuning. The heads that
     /// only training has continue too, where the training state lies beside the policy. Where it has a trunk of another kind than
     /// `backbone` or another number of modes than `n_mode`, the trunk or the end of the action head starts anew.
@@ -98,10 +98,6 @@ mod format_name {
 
 fn two() -> usize {
     2
-}
-
-fn one_mode() -> usize {
-    1
 }
 
 /// The trunk of the model.
@@ -282,7 +278,7 @@ impl TrainConfig {
         let at_least_one = [
             ("data", self.data.len()),
             ("threads", self.threads),
-            ("n_mode", self.n_mode),
+            ("n_mode", self.n_mode.unwrap_or(1)),
             ("batch.max_frames", batch.max_frames),
             ("batch.max_steps", batch.max_steps),
             ("batch.max_seq_len", batch.max_seq_len),
@@ -332,7 +328,7 @@ impl TrainConfig {
     pub fn model(&self, features: FeatureSpec) -> ModelConfig {
         let mut model = self.preset.config(features);
         model.backbone = self.trunk(model.backbone);
-        model.action_head.n_mode = self.n_mode;
+        model.action_head.n_mode = self.n_mode.unwrap_or(1);
         model
     }
 
@@ -348,9 +344,9 @@ impl TrainConfig {
     }
 
     /// `model` with a trunk of the kind that is asked for: its own, or else a new one of its size (for a Mamba, of the preset's); and with the number
-    /// of modes that is asked for.
+    /// of modes that is asked for, if any is.
     pub(crate) fn adapted(&self, mut model: ModelConfig) -> ModelConfig {
-        model.action_head.n_mode = self.n_mode;
+        model.action_head.n_mode = self.n_mode.unwrap_or(model.action_head.n_mode);
         match (&model.backbone, self.backbone) {
             (BackboneConfig::Mamba(_), Backbone::Mamba) | (BackboneConfig::Transformer(_), Backbone::Transformer) => {}
             (BackboneConfig::Mamba(_), Backbone::Transformer) => model.backbone = self.trunk(model.backbone),

@@ -115,6 +115,14 @@ fn on_frozen_encoders(dir: &Path, out: &str, steps: u64, first: &str) -> TrainCo
     config
 }
 
+/// The policy of such a run of 3 steps.
+fn trained(dir: &Path, out: &str, first: &str, change: impl FnOnce(&mut TrainConfig)) -> Checkpoint {
+    let mut config = on_frozen_encoders(dir, out, 3, first);
+    change(&mut config);
+    train(&config);
+    Checkpoint::load(&policy(dir, out)).unwrap()
+}
+
 fn train(config: &TrainConfig) -> Vec<Metrics> {
     run(config, &RunOptions { progress: Progress::Silent, ..RunOptions::default() }).unwrap();
     let log = fs::read_to_string(config.out.join("metrics.jsonl")).unwrap();
@@ -174,7 +182,7 @@ fn a_tiny_set_is_learnt_by_heart() {
     for (name, backbone, n_mode, steps) in cases {
         let mut config = config(dir.path(), name, steps);
         config.backbone = serde_json::from_value(backbone.into()).unwrap();
-        config.n_mode = n_mode;
+        config.n_mode = Some(n_mode);
         config.augment = Default::default();
         config.batch.noise_probability = 0.0;
         config.batch.max_seq_len = 64;
@@ -244,7 +252,7 @@ fn mistakes_are_named() {
     let quantile = |name: &str, value| [(name.to_string(), value)].into();
     fails(&|config| config.loss.action_quantiles = quantile("dx", 1.0), &["loss.action_quantiles", "between 0 and 1"]);
     fails(&|config| config.loss.action_quantiles = quantile("jaw", 0.6), &["loss.action_quantiles", "jaw", "dx"]);
-    fails(&|config| config.n_mode = 0, &["n_mode", "at least 1", "0"]);
+    fails(&|config| config.n_mode = Some(0), &["n_mode", "at least 1", "0"]);
     fails(&|config| config.loss.mode_temperature = 0.0, &["loss.mode_temperature", "positive", "0"]);
     fails(&|config| config.tokenizer = Some(dir.path().join("none.json")), &["none.json"]);
     fails(&|config| config.initial_checkpoint = Some(dir.path().join("none")), &["none"]);
@@ -478,13 +486,8 @@ fn another_trunk_starts_on_trained_encoders() {
     let dir = tempfile::tempdir().unwrap();
     record(&dir.path().join("data"), 4, "observation.images.top");
     train(&config(dir.path(), "mamba", 5));
-    let from = |out: &str, first: &str, backbone| {
-        let mut config = on_frozen_encoders(dir.path(), out, 3, first);
-        config.backbone = backbone;
-        train(&config);
-        Checkpoint::load(&config.out.join("checkpoints/last/pretrained_model")).unwrap()
-    };
-    let mamba = Checkpoint::load(&dir.path().join("mamba/checkpoints/last/pretrained_model")).unwrap();
+    let from = |out: &str, first: &str, backbone| trained(dir.path(), out, first, |config| config.backbone = backbone);
+    let mamba = Checkpoint::load(&policy(dir.path(), "mamba")).unwrap();
     let transformer = from("transformer", "mamba", Backbone::Transformer);
     let back = from("back", "transformer", Backbone::Mamba);
     assert!(matches!(transformer.config.backbone, robomamba_model::BackboneConfig::Transformer(_)));
@@ -503,14 +506,13 @@ fn a_head_that_chooses_starts_on_a_trained_policy() {
     record(&dir.path().join("data"), 4, "observation.images.top");
     train(&config(dir.path(), "one", 5));
     let from = |out: &str, first: &str, n_mode| {
-        let mut config = on_frozen_encoders(dir.path(), out, 3, first);
-        config.optimiser.learning_rate = 1e-12;
-        config.n_mode = n_mode;
-        train(&config);
-        Checkpoint::load(&config.out.join("checkpoints/last/pretrained_model")).unwrap()
+        trained(dir.path(), out, first, |config| {
+            config.optimiser.learning_rate = 1e-12;
+            config.n_mode = n_mode;
+        })
     };
-    let one = Checkpoint::load(&dir.path().join("one/checkpoints/last/pretrained_model")).unwrap();
-    let (three, again) = (from("three", "one", 3), from("again", "three", 3));
+    let one = Checkpoint::load(&policy(dir.path(), "one")).unwrap();
+    let (three, again) = (from("three", "one", Some(3)), from("again", "three", None));
     let shape = |checkpoint: &Checkpoint, name: &str| checkpoint.weights.shape(name).unwrap().to_vec();
     let (logits, plans) = ("head.action.mode.weight", "head.action.fc3.weight");
     assert_eq!(shape(&three, logits)[0], 3);
@@ -522,7 +524,10 @@ fn a_head_that_chooses_starts_on_a_trained_policy() {
     for name in ["backbone.layers.0.mixer.in_proj.weight", "head.action.fc2.weight", "head.confidence.fc1.weight"] {
         assert!(!moved(&one, &three, name), "{name} starts with what was learnt");
     }
-    assert!(!moved(&three, &again, plans) && !moved(&three, &again, logits), "the same number of plans goes on");
+    assert!(
+        !moved(&three, &again, plans) && !moved(&three, &again, logits),
+        "the plans go on where no other number is asked for"
+    );
 }
 
 #[test]

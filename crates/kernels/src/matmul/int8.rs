@@ -26,7 +26,7 @@ const ROWS: usize = 16;
 const QUANTISE_PARALLEL_MIN: usize = 1 << 15;
 /// Rows of the highest tile of vector registers.
 const TILE_ROWS_MAX: usize = 12;
-/// Rows that a product may read beyond the last one: those of the highest block but one.
+/// Rows that a product may read beyond the last one: all but one of the highest block.
 const ROWS_BEYOND: usize = 31;
 /// Rows from which on matrix tiles are worth their 16 rows.
 #[cfg(target_arch = "x86_64")]

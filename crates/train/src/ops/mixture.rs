@@ -37,6 +37,14 @@ struct Row<'a> {
     weights: &'a [f32],
 }
 
+impl Row<'_> {
+    /// Place, error and weight of every value of `plan` that counts.
+    fn errors(&self, plan: &[f32]) -> impl Iterator<Item = (usize, f32, f32)> {
+        let values = plan.iter().zip(self.values).zip(self.weights).enumerate();
+        values.filter(|(_, (_, w))| **w != 0.0).map(|(j, ((x, t), &w))| (j, x - t, w))
+    }
+}
+
 impl Mixture {
     /// All steps that count, with their numbers.
     fn rows<'a>(&'a self, plans: &'a [f32], logits: &'a [f32]) -> impl Iterator<Item = (usize, Row<'a>)> {
@@ -58,10 +66,7 @@ impl Mixture {
     /// `ln(p_m) - e_m / T` of every mode, without the constant that the logits have in common, and `W`.
     fn scores(&self, row: &Row) -> (Vec<f32>, f32) {
         let weight: f32 = row.weights.iter().sum();
-        let error = |plan: &[f32]| -> f32 {
-            let terms = plan.iter().zip(row.values).zip(row.weights).enumerate().filter(|(_, (_, w))| **w != 0.0);
-            terms.map(|(j, ((x, t), w))| w * self.pinball.term(j, x - t)).sum::<f32>() / weight
-        };
+        let error = |plan: &[f32]| row.errors(plan).map(|(j, e, w)| w * self.pinball.term(j, e)).sum::<f32>() / weight;
         let modes = row.plans.chunks_exact(row.values.len()).zip(row.logits);
         (modes.map(|(plan, logit)| logit - error(plan) / self.temperature).collect(), weight)
     }
@@ -89,9 +94,8 @@ impl FusedOp<2, 1> for Mixture {
                 let (share, prior) = ((scores[m] - sum).exp(), (row.logits[m] - prior_sum).exp());
                 d_logits[i * n_mode + m] = grad[0] * weight * self.temperature * (prior - share);
                 let d_plan = &mut d_plans[(i * n_mode + m) * width..][..width];
-                let terms = plan.iter().zip(row.values).zip(row.weights).enumerate().filter(|(_, (_, w))| **w != 0.0);
-                for (j, ((x, t), w)) in terms {
-                    d_plan[j] = grad[0] * w * share * self.pinball.slope(j, x - t);
+                for (j, e, w) in row.errors(plan) {
+                    d_plan[j] = grad[0] * w * share * self.pinball.slope(j, e);
                 }
             }
         }
