@@ -89,7 +89,7 @@ fn scale_of(largest: f32) -> f32 {
 /// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
 pub struct QuantisedRows {
-    /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values plus 128.
+    /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values as the processor's dot product takes them.
     data: Vec<u8>,
     /// Of each row.
     scales: Vec<f32>,
@@ -200,10 +200,10 @@ impl Op for Int8Product<'_> {
                 row += if left == 1 {
                     self.strips::<S, 1>(s, row, panel);
                     1
-                } else if left <= 4 || S::TILE_ROWS < 6 {
+                } else if left <= 4 || S::TILE_ROWS_BYTES < 6 {
                     self.strips::<S, 4>(s, row, panel);
                     4
-                } else if left <= 6 || S::TILE_ROWS < TILE_ROWS_MAX {
+                } else if left <= 6 || S::TILE_ROWS_BYTES < TILE_ROWS_MAX {
                     self.strips::<S, 6>(s, row, panel);
                     6
                 } else {

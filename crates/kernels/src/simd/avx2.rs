@@ -8,6 +8,13 @@ use super::{Op, Simd, lanewise};
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
+/// Signed bytes and their magnitudes: the processor multiplies unsigned bytes by signed ones, so one factor gives its signs to the other.
+#[derive(Clone, Copy)]
+pub(super) struct Weights {
+    signed: __m256i,
+    magnitudes: __m256i,
+}
+
 /// Runs `op` compiled for AVX2.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn run<O: Op>(op: O) -> O::Output {
@@ -17,9 +24,11 @@ pub(super) fn run<O: Op>(op: O) -> O::Output {
 impl Simd for Avx2 {
     type V = __m256;
     type I = __m256i;
+    type W = Weights;
     const LANES: usize = 8;
     const STATES: usize = 4;
     const TILE_ROWS: usize = 6;
+    const TILE_ROWS_BYTES: usize = 4;
 
     lanewise! {
         add(a, b) = _mm256_add_ps;
@@ -96,10 +105,10 @@ impl Simd for Avx2 {
         let dst = &mut dst[..Self::LANES];
         // Safety: as above, and the slice holds 8 bytes.
         unsafe {
-            let values = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(128));
+            let values = _mm256_cvtps_epi32(x);
             let (low, high) = (_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
-            let words = _mm_packus_epi32(low, high);
-            _mm_storel_epi64(dst.as_mut_ptr().cast(), _mm_packus_epi16(words, words));
+            let words = _mm_packs_epi32(low, high);
+            _mm_storel_epi64(dst.as_mut_ptr().cast(), _mm_packs_epi16(words, words));
         }
     }
 
@@ -110,10 +119,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_bytes(self, src: &[i8]) -> __m256i {
+    fn load_bytes(self, src: &[i8]) -> Weights {
         let src = &src[..4 * Self::LANES];
         // Safety: as above, and the slice holds 32 bytes.
-        unsafe { _mm256_loadu_si256(src.as_ptr().cast()) }
+        unsafe {
+            let signed = _mm256_loadu_si256(src.as_ptr().cast());
+            Weights { signed, magnitudes: _mm256_abs_epi8(signed) }
+        }
     }
 
     #[inline(always)]
@@ -130,11 +142,10 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn dot4(self, acc: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    fn dot4(self, acc: __m256i, x: __m256i, w: Weights) -> __m256i {
         // Safety: as above. Magnitudes are at most 127, so a pair of products fits 16 bits.
         unsafe {
-            let x = _mm256_xor_si256(x, _mm256_set1_epi8(i8::MIN));
-            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
+            let pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(x, w.signed));
             _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }

@@ -20,9 +20,11 @@ const FLOOR: i32 = 0x09;
 impl Simd for Avx512 {
     type V = __m512;
     type I = __m512i;
+    type W = __m512i;
     const LANES: usize = 16;
     const STATES: usize = 8;
     const TILE_ROWS: usize = 12;
+    const TILE_ROWS_BYTES: usize = 12;
 
     lanewise! {
         add(a, b) = _mm512_add_ps;

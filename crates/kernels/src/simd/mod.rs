@@ -21,12 +21,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type V: Copy + Send + Sync;
     /// One register of as many i32, or of four times as many bytes.
     type I: Copy + Send + Sync;
+    /// A register of signed bytes as [`Simd::dot4`] takes them.
+    type W: Copy + Send + Sync;
     /// Lanes of a register, a power of two.
     const LANES: usize;
     /// Recurrences of the scan that are kept in registers at once.
     const STATES: usize;
     /// Rows of a tile of the matrix product.
     const TILE_ROWS: usize;
+    /// The same of the one in bytes, whose dot product may need registers of its own.
+    const TILE_ROWS_BYTES: usize;
 
     fn splat(self, x: f32) -> Self::V;
     /// The first lanes of `src`, which must be long enough.
@@ -60,19 +64,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn abs(self, x: Self::V) -> Self::V;
     /// The first lanes of bf16 bits, which must be long enough.
     fn load_bf16(self, src: &[u16]) -> Self::V;
-    /// Rounds lanes in `[-127, 127]` to integers (ties to even), adds 128 and stores the bytes.
+    /// Rounds lanes in `[-127, 127]` to integers (ties to even) and stores them as [`Simd::dot4`] takes them: signed bytes, or bytes that are 128 more.
     fn store_bytes(self, x: Self::V, dst: &mut [u8]);
     /// Four bytes in every lane.
     fn splat_bytes(self, bytes: [u8; 4]) -> Self::I;
-    /// The first `4 * LANES` bytes of `src`, which must be long enough.
-    fn load_bytes(self, src: &[i8]) -> Self::I;
+    /// The first `4 * LANES` bytes of `src`, which must be long enough, signed from -127.
+    fn load_bytes(self, src: &[i8]) -> Self::W;
     /// The first lanes of `src`, which must be long enough.
     fn load_i32(self, src: &[i32]) -> Self::I;
     fn zero_i32(self) -> Self::I;
-    /// `acc + sum_i (x_i - 128) w_i` over the four bytes of each lane, `x` unsigned from 1, `w` signed from -127; with
-    /// or without the 128, as the instruction has it: [`Simd::unbiased`] makes it right.
-    fn dot4(self, acc: Self::I, x: Self::I, w: Self::I) -> Self::I;
-    /// `sum_i (x_i - 128) w_i` as f32 from what [`Simd::dot4`] made of all terms and from the sums of all `w_i`.
+    /// `acc + sum_i x_i w_i` over the four bytes of each lane, `x` from [`Simd::store_bytes`]; where those are 128 more, the sum is that of the bytes as
+    /// they are, and [`Simd::unbiased`] makes it right.
+    fn dot4(self, acc: Self::I, x: Self::I, w: Self::W) -> Self::I;
+    /// `sum_i x_i w_i` as f32 from what [`Simd::dot4`] made of all terms and from the sums of all `w_i`.
     fn unbiased(self, acc: Self::I, sums: Self::I) -> Self::V;
     fn reduce_sum(self, x: Self::V) -> f32;
     fn reduce_max(self, x: Self::V) -> f32;

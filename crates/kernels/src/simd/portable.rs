@@ -32,9 +32,11 @@ fn floor(x: f32) -> f32 {
 impl Simd for Portable {
     type V = [f32; LANES];
     type I = [i32; LANES];
+    type W = [i32; LANES];
     const LANES: usize = LANES;
     const STATES: usize = 4;
     const TILE_ROWS: usize = 4;
+    const TILE_ROWS_BYTES: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -127,7 +129,7 @@ impl Simd for Portable {
     #[inline(always)]
     fn store_bytes(self, x: Self::V, dst: &mut [u8]) {
         // The sum's low mantissa bits are the integer.
-        dst[..LANES].copy_from_slice(&x.map(|x| ((x + ROUND).to_bits() as u8).wrapping_add(128)));
+        dst[..LANES].copy_from_slice(&x.map(|x| (x + ROUND).to_bits() as u8));
     }
 
     #[inline(always)]
@@ -155,7 +157,7 @@ impl Simd for Portable {
     fn dot4(self, acc: Self::I, x: Self::I, w: Self::I) -> Self::I {
         std::array::from_fn(|i| {
             let (x, w) = (x[i].to_le_bytes(), w[i].to_le_bytes());
-            (0..4).fold(acc[i], |sum, j| sum + (i32::from(x[j]) - 128) * i32::from(w[j] as i8))
+            (0..4).fold(acc[i], |sum, j| sum + i32::from(x[j] as i8) * i32::from(w[j] as i8))
         })
     }
 
