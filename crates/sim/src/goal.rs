@@ -40,7 +40,12 @@ pub(crate) enum Goal {
 }
 
 /// The hand is over a target when it is nearer than this.
-pub(crate) const REACH_RADIUS_M: f32 = 0.025;
+const REACH_RADIUS_M: f32 = 0.025;
+
+/// Whether the hand is over `target`.
+pub(crate) fn is_over(world: &World, target: Target) -> bool {
+    target.position(world).distance(world.hand.position) < REACH_RADIUS_M
+}
 
 impl Goal {
     /// Control steps for which the condition must hold.
@@ -55,7 +60,7 @@ impl Goal {
     /// Whether the condition holds after a control step. Waiting ends from outside.
     pub fn holds(self, world: &World, events: &Events) -> bool {
         match self {
-            Goal::Reach(target) => target.position(world).distance(world.hand.position) < REACH_RADIUS_M,
+            Goal::Reach(target) => is_over(world, target),
             Goal::Press { button } => events.pressed == Some(button),
             Goal::PickPlace { block, zone } => world.block_in_zone(block, zone),
             // Let go of, as a block that was carried.

@@ -194,7 +194,7 @@ impl Tabletop {
 
     /// What the expert does in this state: a pure function of the world and the task's progress.
     pub fn expert_action(&self) -> [f32; 3] {
-        expert_action(&self.world, self.task.goal())
+        expert_action(&self.world, self.task.goal_of_expert(&self.world))
     }
 
     /// What the simulator knows of the present sub-goal; see [`environment_state_spec`].

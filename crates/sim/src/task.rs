@@ -7,13 +7,17 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::environment::{Failure, Status};
 use crate::families::next_in_stream;
-use crate::goal::{Goal, Target};
+use crate::goal::{Goal, Target, is_over};
 use crate::physics::Vec2;
 use crate::things::{Colour, Lid, Light, Manner};
 use crate::world::{Events, World};
 
 /// Hovering this long over a thing that was not named counts as having chosen it.
 const STRAY_STEPS: u32 = 12;
+
+/// So long the expert stays where it has reached something on the way to another sub-goal. What it has done shows nowhere but in the hand's motion, and a
+/// learner that is a centimetre wrong and leaves as soon as it may has done it or not, and cannot know which.
+const LINGER_STEPS: u32 = 8;
 
 /// What a lamp shows when.
 #[derive(Clone, Debug)]
@@ -85,6 +89,8 @@ pub(crate) struct Task {
     dwell: u32,
     /// Steps for which the hand has hovered over a wrong thing.
     stray: u32,
+    /// Target that was reached last, and steps for which the expert stays there.
+    linger: Option<(Target, u32)>,
 }
 
 impl Task {
@@ -100,12 +106,21 @@ impl Task {
             step: 0,
             dwell: 0,
             stray: 0,
+            linger: None,
         }
     }
 
     /// The present sub-goal; after the last one, the last one.
     pub fn goal(&self) -> Goal {
         self.goals[self.index().min(self.goals.len() - 1)]
+    }
+
+    /// The sub-goal that the expert is at: the present one, or the last one while it lingers there.
+    pub fn goal_of_expert(&self, world: &World) -> Goal {
+        match self.linger {
+            Some((target, _)) if is_over(world, target) => Goal::Reach(target),
+            _ => self.goal(),
+        }
     }
 
     /// The sub-goals that are not done yet, the present one first.
@@ -206,8 +221,7 @@ impl Task {
     }
 
     fn count_stray(&mut self, world: &World) {
-        let at = world.hand.position;
-        let near = |target: Target| target.position(world).distance(at) < crate::goal::REACH_RADIUS_M;
+        let near = |target: Target| is_over(world, target);
         let wrong = match (&self.script, self.goal()) {
             (Script::Plain, Goal::Reach(named)) if self.goals.len() == 1 => {
                 let blocks = (0..world.blocks.len()).map(Target::Block);
@@ -283,12 +297,17 @@ impl Task {
             Script::Signalled(signal) if goal == Goal::Wait => self.step >= signal.go_step,
             _ => goal.holds(world, events),
         };
+        self.linger = self.linger.filter(|(_, left)| *left > 1).map(|(target, left)| (target, left - 1));
         self.dwell = if holds { self.dwell + 1 } else { 0 };
         if self.dwell < goal.dwell_steps() {
             return;
         }
         self.dwell = 0;
         self.done += 1;
+        self.linger = match (&self.script, goal) {
+            (Script::Plain, Goal::Reach(target)) => Some((target, LINGER_STEPS)),
+            _ => None,
+        };
         if self.done == self.total() {
             self.status = Status::Succeeded;
         } else if let Script::Stream { rng, .. } = &mut self.script {

@@ -1,7 +1,8 @@
 //! The experts solve their families on held-out seeds, with and without perturbations, and spoil them on request.
 
 use robomamba_sim::{
-    Difficulty, EpisodeResult, ExpertRollout, Family, Intent, NoiseConfig, Scenario, Status, Tabletop, expert_rollout,
+    Difficulty, EpisodeResult, ExpertFrame, ExpertRollout, Family, HAND_RANGE_M, Intent, NoiseConfig, Scenario, Status,
+    Tabletop, environment_state_spec, expert_rollout,
 };
 
 /// Plays seeds `0..episodes`.
@@ -69,6 +70,62 @@ fn experts_come_back_from_detours() {
         let (plain, detoured) = (steps(&plain), steps(&detoured));
         assert!(10 * detoured > 11 * plain, "{family}: {detoured} steps with detours, {plain} without");
     }
+}
+
+/// Where the hand was, what was to be done where, and how far the episode had come, before a control step.
+struct Moment {
+    hand: [f32; 2],
+    object: [f32; 2],
+    is_reach: bool,
+    is_press: bool,
+    progress: f32,
+}
+
+impl Moment {
+    fn of(frame: &ExpertFrame) -> Self {
+        let names = environment_state_spec().names;
+        let value = |name: &str| frame.environment_state[names.iter().position(|it| it == name).expect("a known name")];
+        Self {
+            hand: [frame.observation.state[0], frame.observation.state[1]],
+            object: [value("object_x") * HAND_RANGE_M, value("object_y") * HAND_RANGE_M],
+            is_reach: value("goal_reach") == 1.0,
+            is_press: value("goal_press") == 1.0,
+            progress: value("progress"),
+        }
+    }
+
+    fn distance_mm(&self, from: [f32; 2]) -> f32 {
+        1e3 * (self.hand[0] - from[0]).hypot(self.hand[1] - from[1])
+    }
+}
+
+#[test]
+fn what_leaves_no_trace_is_done_beyond_doubt() {
+    let mut environment = Tabletop::new(8, 8).expect("a small picture");
+    let (mut reaches, mut presses) = (0, 0);
+    for seed in 0..60 {
+        let rollout = ExpertRollout {
+            scenario: Scenario::heldout(Family::Sequence, seed),
+            noise: NoiseConfig::NONE,
+            intent: Intent::Solve,
+        };
+        let mut moments = Vec::new();
+        expert_rollout(&mut environment, &rollout, |frame| moments.push(Moment::of(&frame))).expect("a scenario");
+        for (i, pair) in moments.windows(2).enumerate().filter(|(_, pair)| pair[0].progress < pair[1].progress) {
+            let place = pair[0].object;
+            if pair[0].is_reach {
+                reaches += 1;
+                let stay = moments[i + 1..].iter().take(8).map(|moment| moment.distance_mm(place));
+                let farthest = stay.fold(0.0, f32::max);
+                assert!(farthest < 25.0, "seed {seed}: {farthest} mm away from what was just reached");
+            } else if pair[0].is_press {
+                presses += 1;
+                let distance = pair[1].distance_mm(place);
+                assert!(distance < 12.0, "seed {seed}: pressed {distance} mm beside the middle of the button");
+            }
+        }
+    }
+    assert!(reaches >= 20 && presses >= 20, "{reaches} reaches, {presses} presses");
 }
 
 #[test]
