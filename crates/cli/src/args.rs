@@ -81,23 +81,26 @@ pub struct Precision {
 #[derive(Args, Clone, Copy, Debug, Serialize)]
 pub struct Execution {
     /// Blend what the last N chunks planned for the present step; 1 executes the newest plan only
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_blend)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_steps)]
     blend: usize,
     /// A plan that is one step older weighs exp(-DECAY) as much
     #[arg(long, value_name = "DECAY", default_value_t = 0.2)]
     blend_decay: f32,
+    /// Keep to a plan for N steps before the next one is adopted (LeRobot's n_action_steps); the plans between are not used
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_steps)]
+    replan_every: usize,
 }
 
 impl Execution {
     /// Executes the chunks of `policy` in the chosen way.
     pub fn queue<P: Policy>(self, policy: P) -> ChunkQueue<P> {
-        ChunkQueue::new(policy, self.blend, self.blend_decay)
+        ChunkQueue::new(policy, self.blend, self.blend_decay).replanning_every(self.replan_every)
     }
 }
 
-fn parse_blend(text: &str) -> Result<usize, String> {
+fn parse_steps(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(blend @ 1..=1000) => Ok(blend),
+        Ok(steps @ 1..=1000) => Ok(steps),
         _ => Err(format!("expected a number from 1 to 1000, found `{text}`")),
     }
 }

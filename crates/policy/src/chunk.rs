@@ -31,20 +31,37 @@ impl ActionChunk {
 /// The weights are `exp(-decay * age)` with the newest plan at age 0, the temporal ensemble of ACT
 /// (Zhao et al. 2023, arXiv 2304.13705, section IV.B, whose `w_0` is the oldest plan and whose sign is
 /// therefore the other way round). A horizon of 1 executes the first action of the newest chunk.
+///
+/// [`ChunkQueue::replanning_every`] keeps to a plan for several steps.
 pub struct ChunkQueue<P> {
     policy: P,
     decay: f32,
+    /// A new plan is adopted after so many steps.
+    period: usize,
     plans: Vec<ActionChunk>,
+    /// What the policy plans in between.
+    unused: ActionChunk,
     /// Index into `plans` that the next chunk is written to.
     next: usize,
-    /// Number of plans made in this episode, at most `plans.len()`.
+    /// Number of plans adopted in this episode, at most `plans.len()`.
     filled: usize,
+    /// Steps for which the newest plan has been executed.
+    executed: usize,
 }
 
 impl<P: Policy> ChunkQueue<P> {
     /// Wraps `policy`, blending the last `horizon` plans (at least 1) with weights `exp(-decay * age)`.
     pub fn new(policy: P, horizon: usize, decay: f32) -> Self {
-        Self { policy, decay, plans: vec![ActionChunk::default(); horizon.max(1)], next: 0, filled: 0 }
+        let plans = vec![ActionChunk::default(); horizon.max(1)];
+        Self { policy, decay, period: 1, plans, unused: ActionChunk::default(), next: 0, filled: 0, executed: 0 }
+    }
+
+    /// Executes `period` steps of a plan (at least 1, at most all of them) before the next one is adopted, as `n_action_steps` does in LeRobot. The
+    /// policy is asked at every step nevertheless, so that its state advances.
+    #[must_use]
+    pub fn replanning_every(mut self, period: usize) -> Self {
+        self.period = period.max(1);
+        self
     }
 
     /// The wrapped policy.
@@ -52,13 +69,24 @@ impl<P: Policy> ChunkQueue<P> {
         &self.policy
     }
 
+    /// Index of the plan after which `newer` others were adopted.
+    fn slot(&self, newer: usize) -> usize {
+        (self.next + self.plans.len() - 1 - newer) % self.plans.len()
+    }
+
+    /// Whether a new plan is due: after the period, or where the plan ends.
+    fn is_due(&self) -> bool {
+        let next = self.executed + 1;
+        self.filled == 0 || next >= self.period.min(self.plans[self.slot(0)].chunk_size())
+    }
+
     /// Writes the blend of all plans for the present step into `action`.
     fn blend(&self, action: &mut [f32]) {
         action.fill(0.0);
         let mut total = 0.0;
-        for age in 0..self.filled {
-            let slot = (self.next + self.plans.len() - 1 - age) % self.plans.len();
-            let Some(planned) = self.plans[slot].action(age) else { continue };
+        for newer in 0..self.filled {
+            let age = self.executed + newer * self.period;
+            let Some(planned) = self.plans[self.slot(newer)].action(age) else { continue };
             let weight = (-self.decay * age as f32).exp();
             total += weight;
             for (sum, value) in action.iter_mut().zip(planned) {
@@ -78,12 +106,20 @@ impl<P: Policy> Policy for ChunkQueue<P> {
 
     /// Writes a chunk of one step: the action to execute now.
     fn act(&mut self, observation: &Observation, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
-        let slot = self.next;
-        self.policy.act(observation, &mut self.plans[slot])?;
-        self.next = (slot + 1) % self.plans.len();
-        self.filled = (self.filled + 1).min(self.plans.len());
-        chunk.action_dim = self.plans[slot].action_dim;
-        chunk.success_probability = self.plans[slot].success_probability;
+        let success_probability = if self.is_due() {
+            let plan = &mut self.plans[self.next];
+            self.policy.act(observation, plan)?;
+            self.next = (self.next + 1) % self.plans.len();
+            self.filled = (self.filled + 1).min(self.plans.len());
+            self.executed = 0;
+            self.plans[self.slot(0)].success_probability
+        } else {
+            self.policy.act(observation, &mut self.unused)?;
+            self.executed += 1;
+            self.unused.success_probability
+        };
+        chunk.action_dim = self.plans[self.slot(0)].action_dim;
+        chunk.success_probability = success_probability;
         chunk.actions.resize(chunk.action_dim, 0.0);
         self.blend(&mut chunk.actions);
         Ok(())
@@ -91,6 +127,81 @@ impl<P: Policy> Policy for ChunkQueue<P> {
 
     fn reset(&mut self) {
         self.policy.reset();
-        (self.next, self.filled) = (0, 0);
+        (self.next, self.filled, self.executed) = (0, 0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::VectorSpec;
+
+    /// Plans `10 t + k` for step `k` of the plan that it makes at step `t`, three steps ahead.
+    struct Counter {
+        features: FeatureSpec,
+        step: usize,
+    }
+
+    impl Policy for Counter {
+        fn features(&self) -> &FeatureSpec {
+            &self.features
+        }
+
+        fn act(&mut self, _: &Observation, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
+            let actions = (0..3).map(|ahead| (10 * self.step + ahead) as f32).collect();
+            *chunk = ActionChunk { actions, action_dim: 1, success_probability: Some(self.step as f32 / 100.0) };
+            self.step += 1;
+            Ok(())
+        }
+
+        fn reset(&mut self) {
+            self.step = 0;
+        }
+    }
+
+    fn observation() -> Observation {
+        Observation { images: Vec::new(), state: Vec::new(), instruction: "wait".into(), timestamp_ns: 0 }
+    }
+
+    /// The actions of six steps and what is thought of success after the last.
+    fn executed(horizon: usize, decay: f32, period: usize) -> (Vec<f32>, Option<f32>) {
+        let nothing = VectorSpec::new([""; 0]);
+        let features = FeatureSpec { cameras: Vec::new(), state: nothing, action: VectorSpec::new(["dx"]), fps: 20 };
+        let mut queue = ChunkQueue::new(Counter { features, step: 0 }, horizon, decay).replanning_every(period);
+        let mut chunk = ActionChunk::default();
+        let mut run = |queue: &mut ChunkQueue<Counter>| -> Vec<f32> {
+            queue.reset();
+            let mut act = || {
+                queue.act(&observation(), &mut chunk).expect("it always has a plan");
+                chunk.action(0).expect("one step")[0]
+            };
+            (0..6).map(|_| act()).collect()
+        };
+        let first = run(&mut queue);
+        assert_eq!(run(&mut queue), first, "a reset forgets all plans");
+        (first, chunk.success_probability)
+    }
+
+    #[test]
+    fn the_newest_plan_is_executed() {
+        assert_eq!(executed(1, 0.0, 1), (vec![0.0, 10.0, 20.0, 30.0, 40.0, 50.0], Some(0.05)));
+    }
+
+    #[test]
+    fn a_plan_is_kept_for_the_period_or_to_its_end() {
+        assert_eq!(executed(1, 0.0, 2), (vec![0.0, 1.0, 20.0, 21.0, 40.0, 41.0], Some(0.05)));
+        for period in [3, 100] {
+            assert_eq!(executed(1, 0.0, period).0, [0.0, 1.0, 2.0, 30.0, 31.0, 32.0]);
+        }
+    }
+
+    #[test]
+    fn plans_are_blended_at_the_step_they_are_for() {
+        // Of the newest plan, of the one before where it is long enough, and of the one before that.
+        assert_eq!(executed(2, 0.0, 1).0, [0.0, 5.5, 15.5, 25.5, 35.5, 45.5]);
+        assert_eq!(executed(3, 0.0, 2).0, [0.0, 1.0, 11.0, 21.0, 31.0, 41.0]);
+        let weight = 0.5_f32;
+        let blend = (10.0 + weight * 1.0) / (1.0 + weight);
+        assert!((executed(2, -weight.ln(), 1).0[1] - blend).abs() < 1e-6);
     }
 }

@@ -89,7 +89,7 @@ pub struct RecordArgs {
 
 /// How a policy drives is only asked where one does.
 fn of_policy(arg: Arg) -> Arg {
-    let belongs = ["format", "blend", "blend_decay"].contains(&arg.get_id().as_str());
+    let belongs = ["format", "blend", "blend_decay", "replan_every"].contains(&arg.get_id().as_str());
     if belongs { arg.requires("policy") } else { arg }
 }
 
