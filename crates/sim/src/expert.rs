@@ -14,7 +14,7 @@ const GAIN: f32 = 15.0;
 /// At this distance the hand begins to close around a block. It goes half of the way while it closes, and fingers reach 28 mm, so that who
 /// learns from the expert may be more than a centimetre wrong.
 const NEAR_M: f32 = 0.024;
-/// And at this one over a button, which reaches 30 mm: whether a press has hit shows nowhere, so it has to be beyond doubt.
+/// And at this one over a button or a lid, which reach 30 mm and more: whether a press has hit shows nowhere, so it has to be beyond doubt.
 const NEAR_BUTTON_M: f32 = 0.012;
 /// Once it has begun to close it goes on up to so much farther away.
 const KEEP_M: f32 = 0.01;
