@@ -71,7 +71,7 @@ fn bad_input_is_refused_with_a_reason() {
     ok(dir, &["data", "record", "--family", "reach", "--episodes", "1", "--out", "d", "--image-size", "32"]);
     let record = ["data", "record", "--family", "reach", "--episodes", "1", "--out", "e"];
     let with = |more: &[&'static str]| [&record[..], more].concat();
-    let usage: [(Vec<&str>, &str); 16] = [
+    let usage: [(Vec<&str>, &str); 18] = [
         (vec!["data", "record", "--family", "dance", "--episodes", "1", "--out", "e"], "found `dance`"),
         (vec!["data", "record", "--episodes", "1", "--out", "e"], "--family"),
         (with(&["--split", "test"]), "expected train or heldout, found `test`"),
@@ -84,9 +84,11 @@ fn bad_input_is_refused_with_a_reason() {
         (with(&["--stateless"]), "--policy <DIR>"),
         (with(&["--precision", "int8"]), "--policy <DIR>"),
         (with(&["--blend", "2"]), "--policy <DIR>"),
+        (with(&["--replan-every", "2"]), "--policy <DIR>"),
         (vec!["demo", "--episodes", "0"], "--episodes"),
         (vec!["demo", "--task", "dance"], "found `dance`"),
         (vec!["eval", "--family", "reach", "--blend", "0"], "from 1 to 1000, found `0`"),
+        (vec!["eval", "--family", "reach", "--replan-every", "0"], "from 1 to 1000, found `0`"),
         (vec!["inspect"], "required"),
     ];
     for (args, message) in usage {
