@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Records the training data of the tabletop policy and trains it in twelve stages, four hours in all and one and a quarter
+# Records the training data of the tabletop policy and trains it in eight stages, one and three quarter hours in all and half an hour
 # for recording and encoding; the result is in runs/train/tabletop/checkpoints/last. Every step survives an interruption: the same command continues.
 # ROBOMAMBA names a binary to use instead of building one (`cargo build --release --features train`).
 set -euo pipefail
@@ -28,80 +28,49 @@ stage() {
 # glibc gives a gigabyte of buffers back to the system at every step unless told not to; a seventh of the time.
 export MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=12000000000 MALLOC_TOP_PAD_=268435456
 
-noise=(--noise 0.03 --blunders 0.06)
-record demonstrations reach 4000 "${noise[@]}"
-record demonstrations push 5000 "${noise[@]}"
-record demonstrations pick_place 5000 "${noise[@]}"
-record demonstrations sequence 2500 "${noise[@]}"
-record demonstrations remember 2000 "${noise[@]}" --delay-min 20 --delay-max 240
-record clean remember 1000 --noise 0 --seed 200000 --delay-min 5 --delay-max 60
+record experts reach 6000 --noise 0.03 --blunders 0.06
+record experts push 8000 --noise 0.03 --detours 0.005 --blunders 0.04
+record experts pick_place 8000 --noise 0.03 --detours 0.005 --blunders 0.04
+record experts sequence 5000 --noise 0.02 --detours 0.02 --blunders 0.03
+record experts remember 2500 --noise 0.02 --detours 0.03 --delay-min 5 --delay-max 240
 stage tabletop-frames
 
 first=(tabletop-frames --policy-share 0.7 --stateless --seed 100000)
-drive driven1 push 1500 "${first[@]}"
-drive driven1 pick_place 1000 "${first[@]}"
-drive driven1 reach 500 "${first[@]}"
-drive driven1 sequence 500 "${first[@]}"
+drive driven1 push 2500 "${first[@]}"
+drive driven1 pick_place 1800 "${first[@]}"
+drive driven1 reach 1000 "${first[@]}"
+drive driven1 sequence 800 "${first[@]}"
 stage tabletop-driven
 
-second=(tabletop-driven --policy-share 0.8 --seed 110000)
-drive driven2 push 1500 "${second[@]}"
-drive driven2 pick_place 500 "${second[@]}"
-drive driven2 reach 300 "${second[@]}"
-drive driven2 sequence 400 "${second[@]}"
-stage tabletop-driven-again
-
-third=(tabletop-driven-again --policy-share 0.85 --seed 120000)
-drive driven3 push 1500 "${third[@]}"
-drive driven3 pick_place 400 "${third[@]}"
-drive driven3 reach 250 "${third[@]}"
-stage tabletop-pushes
-
-# Memory. Encoders and connector are frozen from here on. First `remember` alone: as the expert plays it, then driven by a policy whose
-# motion does not tell which button is the right one.
-record short remember 3500 --noise 0 --seed 300000 --delay-min 5 --delay-max 30
-stage tabletop-cues
-drive driven4 remember 4000 tabletop-cues --policy-share 0.6 --seed 310000 --delay-min 5 --delay-max 40
-stage tabletop-cues-driven
-
-# Then everything together, driven again and again.
-fifth=(tabletop-cues-driven --policy-share 0.7)
-drive driven5 remember 1500 "${fifth[@]}" --seed 320000 --delay-min 5 --delay-max 80
-drive driven5-long remember 1000 "${fifth[@]}" --seed 330000 --delay-min 80 --delay-max 240
+# Memory, and all families together. Encoders and connector are frozen, so every frame is encoded once.
+second=(tabletop-driven --policy-share 0.7)
+drive driven2 push 800 "${second[@]}" --seed 110000
+drive driven2 remember 600 "${second[@]}" --seed 120000 --delay-min 5 --delay-max 220
+drive driven2 sequence 800 "${second[@]}" --seed 130000
 stage tabletop-together
 
-drive driven6 remember 1400 tabletop-together --policy-share 0.85 --seed 340000 --delay-min 5 --delay-max 220
-drive driven6 sequence 1100 tabletop-together --policy-share 0.6 --seed 350000
-drive driven6 push 500 tabletop-together --policy-share 0.8 --seed 360000
-stage tabletop-together-driven
+third=(tabletop-together --policy-share 0.9)
+drive driven3 sequence 1800 tabletop-together --policy-share 0.85 --seed 140000
+drive driven3 push 700 "${third[@]}" --seed 150000
+drive driven3 remember 1400 "${third[@]}" --seed 160000 --delay-min 5 --delay-max 220
+drive driven3 pick_place 300 "${third[@]}" --seed 170000
+drive driven3 reach 200 "${third[@]}" --seed 180000
+record more sequence 3500 --noise 0.02 --detours 0.02 --seed 200000
+stage tabletop-sequence
 
-record detours sequence 1200 --noise 0.02 --detours 0.02 --seed 370000
-record detours remember 1200 --noise 0.02 --detours 0.03 --seed 380000 --delay-min 5 --delay-max 240
-drive driven7 sequence 600 tabletop-together-driven --policy-share 0.92 --seed 390000
-drive driven7 remember 800 tabletop-together-driven --policy-share 0.95 --seed 400000 --delay-min 5 --delay-max 220
-drive driven7 push 500 tabletop-together-driven --policy-share 0.9 --seed 410000
-stage tabletop-alone
+fourth=(tabletop-sequence --policy-share 0.93)
+drive driven4 sequence 1400 "${fourth[@]}" --seed 220000
+drive driven4 remember 900 "${fourth[@]}" --seed 230000 --delay-min 5 --delay-max 220
+drive driven4 push 400 tabletop-sequence --policy-share 0.9 --seed 240000
+drive driven4 pick_place 200 tabletop-sequence --policy-share 0.9 --seed 250000
+drive driven4 reach 150 tabletop-sequence --policy-share 0.9 --seed 260000
+drive driven4-short remember 1800 tabletop-sequence --policy-share 0.7 --seed 280000 --delay-min 5 --delay-max 40
+record short remember 3500 --noise 0 --seed 300000 --delay-min 5 --delay-max 30
+stage tabletop-cues
+stage tabletop-lamp
+stage tabletop-remember
 
-# A head that chooses among several plans, driven again and again.
-record more-detours sequence 1600 --noise 0.02 --detours 0.02 --seed 570000
-record more-detours remember 900 --noise 0.02 --detours 0.03 --seed 580000 --delay-min 5 --delay-max 240
-drive driven8 sequence 1300 tabletop-alone --policy-share 0.8 --seed 500000
-drive driven8 push 1200 tabletop-alone --policy-share 0.85 --seed 510000
-drive driven8 pick_place 400 tabletop-alone --policy-share 0.8 --seed 520000
-drive driven8 reach 300 tabletop-alone --policy-share 0.8 --seed 530000
-drive driven8 remember 800 tabletop-alone --policy-share 0.9 --seed 540000 --delay-min 5 --delay-max 220
-stage tabletop-modes
-
-drive driven9 sequence 2000 tabletop-modes --policy-share 0.85 --seed 600000
-drive driven9 push 1500 tabletop-modes --policy-share 0.9 --seed 610000
-drive driven9 remember 700 tabletop-modes --policy-share 0.92 --seed 620000 --delay-min 5 --delay-max 220
-drive driven9 pick_place 400 tabletop-modes --policy-share 0.9 --seed 630000
-drive driven9 reach 300 tabletop-modes --policy-share 0.9 --seed 640000
-stage tabletop-modes-driven
-
-drive driven10 sequence 1600 tabletop-modes-driven --policy-share 0.95 --seed 700000
-drive driven10 push 1200 tabletop-modes-driven --policy-share 0.92 --seed 710000
-drive driven10 remember 600 tabletop-modes-driven --policy-share 0.92 --seed 720000 --delay-min 5 --delay-max 220
-drive driven10 pick_place 400 tabletop-modes-driven --policy-share 0.9 --seed 730000
-drive driven10 reach 300 tabletop-modes-driven --policy-share 0.9 --seed 740000
+fifth=(tabletop-remember --policy-share 0.93)
+drive driven5 remember 1000 "${fifth[@]}" --seed 310000 --delay-min 5 --delay-max 220
+drive driven5 sequence 500 "${fifth[@]}" --seed 320000
 stage tabletop
