@@ -18,11 +18,11 @@ const NEAR_M: f32 = 0.024;
 const NEAR_BUTTON_M: f32 = 0.012;
 /// Once it has begun to close it goes on up to so much farther away.
 const KEEP_M: f32 = 0.01;
-/// A block is put down, or no longer pushed, when it is as near as this to the middle of its zone, which reaches 50 mm.
+/// As near as this to the middle of its zone, which reaches 50 mm, a block counts as brought while the hand comes up from it.
 const PLACE_M: f32 = 0.03;
-/// One that is carried is put down when it is as near as this.
+/// A block that is carried is put down when it is as near as this.
 const RELEASE_M: f32 = 0.018;
-/// It is pushed on up to here as long as it is on its lane: who learns from the expert, and is a centimetre wrong about block and zone each, would
+/// A block is pushed on up to here as long as it is on its lane: who learns from the expert, and is a centimetre wrong about block and zone each, would
 /// otherwise stop where nothing but the judge tells that it is not done.
 const PUSHED_M: f32 = 0.012;
 /// A block that is in the way is put down this far away.
@@ -183,8 +183,9 @@ mod tests {
     use crate::scenario::{Family, Scenario};
     use crate::world::Command;
 
-    /// How far a learner is wrong about where the blocks are, and about where zones and buttons are.
-    const ERROR_M: f32 = 0.015;
+    /// How far learners are wrong about where the blocks are, and about where zones and buttons are. They need not succeed with the last.
+    const ERRORS_M: [f32; 5] = [0.0, 0.008, 0.012, 0.016, 0.02];
+    const EPISODES: u64 = 200;
 
     /// `world` as it looks to somebody who is wrong about all blocks by `blocks` and about all places by `places`.
     fn misseen(world: &World, blocks: Vec2, places: Vec2) -> World {
@@ -211,18 +212,22 @@ mod tests {
         (task.status == Status::Succeeded, raised)
     }
 
+    /// Prints the table of docs/log.md with `--nocapture`.
     #[test]
-    fn who_is_a_centimetre_and_a_half_wrong_succeeds_by_the_same_rules() {
+    fn a_learner_that_misjudges_places_succeeds_by_the_same_rules() {
         for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember] {
-            let mut rng = ChaCha8Rng::seed_from_u64(1);
-            let mut miss = || [0; 2].map(|_| Vec2::from_angle(rng.random_range(0.0..TAU)) * ERROR_M);
-            let results: Vec<_> =
-                (0..100).map(|seed| play_misseeing(&Scenario::heldout(family, seed), miss())).collect();
-            let solved = results.iter().filter(|(solved, _)| *solved).count();
-            assert!(solved >= 98, "{family}: {solved} of 100 solved, at least 98 expected");
-            if family == Family::Push {
+            for error_m in ERRORS_M {
+                let mut rng = ChaCha8Rng::seed_from_u64(1);
+                let mut miss = || [0; 2].map(|_| Vec2::from_angle(rng.random_range(0.0..TAU)) * error_m);
+                let play = |seed| play_misseeing(&Scenario::heldout(family, seed), miss());
+                let results: Vec<_> = (0..EPISODES).map(play).collect();
+                let solved = results.iter().filter(|(solved, _)| *solved).count();
                 let raised: usize = results.iter().map(|(_, raised)| raised).sum();
-                assert!(raised <= 200, "the hand was raised {raised} times in 100 pushes, at most 200 expected");
+                println!("{family}, {error_m} m wrong: {solved} of {EPISODES} solved, the hand raised {raised} times");
+                if error_m < ERRORS_M[4] {
+                    assert!(solved >= 196, "{family}, {error_m} m wrong: {solved} of {EPISODES} solved, 196 expected");
+                    assert!(raised <= 400, "{family}, {error_m} m wrong: the hand was raised {raised} times");
+                }
             }
         }
     }
