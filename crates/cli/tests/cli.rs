@@ -95,7 +95,7 @@ fn bad_input_is_refused_with_a_reason() {
         let stderr = fails(dir, &args, 2);
         assert!(stderr.contains(message), "{args:?}: {stderr}");
     }
-    let refused: [(Vec<&str>, &str); 17] = [
+    let refused: [(Vec<&str>, &str); 19] = [
         (with(&["--subgoals", "2", "--family", "sequence"]), "`subgoals` must be 3 to 8, found 2"),
         (with(&["--delay-max", "5"]), "--delay-max must be at least --delay-min (200), found 5"),
         (with(&["--image-size", "0"]), "1x1"),
@@ -119,6 +119,11 @@ fn bad_input_is_refused_with_a_reason() {
         (vec!["convert", "--from", "hf", "d", "--to", "out"], "d"),
         (vec!["convert", "--from", "hf", "nowhere", "--to", "out"], "nowhere"),
         (vec!["convert", "--from", "robomamba", "nano", "nano", "--to", "out"], "one checkpoint folder, found 2"),
+        (
+            vec!["convert", "--from", "robomamba", "--average", "nano", "--to", "out"],
+            "at least two checkpoints, found 1",
+        ),
+        (vec!["convert", "--from", "hf", "--average", "nano", "nano", "--to", "out"], "found --from hf"),
     ];
     for (args, message) in refused {
         let stderr = fails(dir, &args, 1);
@@ -439,6 +444,18 @@ fn a_checkpoint_of_half_the_size_plays_in_any_precision() {
         assert_eq!(json(dir.path().join("e.json"))["precision"], precision);
         fs::remove_file(dir.path().join("e.json")).unwrap();
     }
+}
+
+#[test]
+fn the_mean_of_checkpoints_plays() {
+    let dir = with_checkpoint();
+    ok(dir.path(), &["init", "--preset", "nano", "--seed", "5", "--to", "other"]);
+    ok(dir.path(), &["convert", "--from", "robomamba", "--average", "nano", "other", "--to", "mean"]);
+    ok(dir.path(), &["eval", "--checkpoint", "mean", "--family", "reach", "--episodes", "1"]);
+    ok(dir.path(), &["init", "--preset", "tabletop", "--to", "larger"]);
+    let error = fails(dir.path(), &["convert", "--from", "robomamba", "--average", "nano", "larger", "--to", "no"], 1);
+    assert!(error.contains("number 2 of 2"), "{error}");
+    assert!(!dir.path().join("no").exists());
 }
 
 #[test]

@@ -174,6 +174,24 @@ pub enum ModelError {
         /// Its length.
         found: usize,
     },
+    /// Fewer than two checkpoints to average.
+    #[error("an average takes at least two checkpoints, found {found}; name stages of one training")]
+    NothingToAverage {
+        /// How many there are.
+        found: usize,
+    },
+    /// Checkpoints that cannot be averaged.
+    #[error(
+        "checkpoints must differ in nothing but their weights to be averaged, and the {what} of number {number} of {of} is not that of the first; name stages of one training"
+    )]
+    Unlike {
+        /// What differs.
+        what: &'static str,
+        /// Which of them, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+    },
     /// A foreign checkpoint has a variant that this model does not have.
     #[error("`{}`: {field} must be {expected}, found {found}; this variant cannot be converted", path.display())]
     Unsupported {

@@ -3,6 +3,7 @@
 //! turn an observation into numbers.
 #![forbid(unsafe_code)]
 
+mod average;
 mod card;
 mod check;
 mod checkpoint;

@@ -1,4 +1,4 @@
-//! `convert`: public checkpoints become parts of ours, and ours change the type of their matrices.
+//! `convert`: public checkpoints become parts of ours, and ours change the type of their matrices or become their mean.
 
 use std::path::PathBuf;
 
@@ -16,12 +16,15 @@ pub struct ConvertArgs {
     /// Where the folders come from
     #[arg(long, value_enum)]
     from: Source,
-    /// Folders with config.json and model.safetensors: a vision encoder, a text encoder, a Mamba trunk; or one checkpoint
+    /// Folders with config.json and model.safetensors: a vision encoder, a text encoder, a Mamba trunk; or one checkpoint, several with --average
     #[arg(required = true, value_name = "DIR")]
     dirs: Vec<PathBuf>,
     /// Folder of the new checkpoint
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
+    /// With --from robomamba: the mean of the weights of several checkpoints, such as the last two stages of a training
+    #[arg(long)]
+    average: bool,
     /// Preset of the parts that no folder gives; they start with random weights
     #[arg(long, default_value = "base")]
     preset: Preset,
@@ -41,7 +44,7 @@ pub struct ConvertArgs {
 enum Source {
     /// Hugging Face transformers
     Hf,
-    /// A checkpoint of ours, to store its matrices as another type
+    /// A checkpoint of ours, to store its matrices as another type, or several, to average them
     Robomamba,
 }
 
@@ -67,22 +70,32 @@ impl Storage {
 pub fn run(args: ConvertArgs) -> Result<()> {
     let checkpoint = match args.from {
         Source::Hf => from_hf(&args)?,
-        Source::Robomamba => own(&args.dirs)?,
+        Source::Robomamba => own(&args)?,
     };
     checkpoint.save(&args.to, args.dtype.dtype())?;
     output::print(format!("{}\n{}", args.to.display(), Summary::load(&args.to)?))?;
     Ok(())
 }
 
-fn own(dirs: &[PathBuf]) -> Result<Checkpoint> {
-    let [dir] = dirs else {
-        bail!("--from robomamba takes one checkpoint folder, found {}; convert them one by one", dirs.len());
+fn own(args: &ConvertArgs) -> Result<Checkpoint> {
+    let load = |dir: &PathBuf| {
+        let dir = loaded::resolve(dir);
+        Checkpoint::load(&dir).with_context(|| format!("cannot load the checkpoint {}", dir.display()))
     };
-    let dir = loaded::resolve(dir);
-    Checkpoint::load(&dir).with_context(|| format!("cannot load the checkpoint {}", dir.display()))
+    match args.dirs.as_slice() {
+        dirs if args.average => Ok(Checkpoint::average(&dirs.iter().map(load).collect::<Result<Vec<_>>>()?)?),
+        [dir] => load(dir),
+        dirs => bail!(
+            "--from robomamba takes one checkpoint folder, found {}; convert them one by one, or add --average for the mean of their weights",
+            dirs.len()
+        ),
+    }
 }
 
 fn from_hf(args: &ConvertArgs) -> Result<Checkpoint> {
+    if args.average {
+        bail!("--average takes checkpoints of ours, found --from hf; convert the folders first");
+    }
     let parts = args.dirs.iter().map(|dir| convert::from_hf(dir).with_context(|| dir.display().to_string()));
     let parts = parts.collect::<Result<Vec<_>>>()?;
     for part in &parts {
