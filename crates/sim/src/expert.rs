@@ -11,11 +11,9 @@ use crate::world::{GRASP_RADIUS_M, OPENING_GRASP, Steering, World};
 
 /// Action per metre of distance: full speed from 6.7 cm on.
 const GAIN: f32 = 15.0;
-/// At this distance the hand begins to close around a block. It goes half of the way while it closes, and fingers reach 28 mm, so that who
-/// learns from the expert may be more than a centimetre wrong.
+/// At this distance the hand begins to close, around a block or over a button or a lid. It goes half of the way while it closes, fingers reach 28 mm and
+/// buttons 30, so that who learns from the expert may be more than a centimetre wrong. Nearer is not safer: who is wrong then rests beside a button, open.
 const NEAR_M: f32 = 0.024;
-/// And at this one over a button or a lid, which reach 30 mm and more: whether a press has hit shows nowhere, so it has to be beyond doubt.
-const NEAR_BUTTON_M: f32 = 0.012;
 /// Once it has begun to close it goes on up to so much farther away.
 const KEEP_M: f32 = 0.01;
 /// As near as this to the middle of its zone, which reaches 50 mm, a block counts as brought while the hand comes up from it.
@@ -77,10 +75,10 @@ fn travel(world: &World, to: Vec2) -> (Vec2, f32) {
     (direction, OPEN)
 }
 
-/// Near enough, `near`, to begin closing, or to go on with it.
-fn may_close(world: &World, at: Vec2, near: f32) -> bool {
+/// Near enough to begin closing, or to go on with it.
+fn may_close(world: &World, at: Vec2) -> bool {
     let distance = world.hand.position.distance(at);
-    distance < near || (world.hand.opening < 1.0 && distance < near + KEEP_M)
+    distance < NEAR_M || (world.hand.opening < 1.0 && distance < NEAR_M + KEEP_M)
 }
 
 /// Closes the hand over a point once; raises it first when it has struck already, and sets a block that lies
@@ -90,7 +88,7 @@ fn strike(world: &World, at: Vec2) -> (Vec2, f32) {
         return set_aside(world, at);
     }
     let ready = !world.hand.struck;
-    if ready && may_close(world, at, NEAR_BUTTON_M) { (towards(world, at), CLOSE) } else { travel(world, at) }
+    if ready && may_close(world, at) { (towards(world, at), CLOSE) } else { travel(world, at) }
 }
 
 /// Puts the block in the hand down beside `at`, on the side of the middle of the table.
@@ -109,7 +107,7 @@ fn pick_place(world: &World, block: usize, zone: usize) -> (Vec2, f32) {
         Some(_) if hand.position.distance(to) < RELEASE_M => (towards(world, to), OPEN),
         Some(_) => (towards(world, to), CLOSE),
         None if hand.opening < 1.0 && hand.position.distance(to) < PLACE_M => (Vec2::ZERO, OPEN),
-        None if hand.opening > OPENING_GRASP && may_close(world, at, NEAR_M) => (towards(world, at), CLOSE),
+        None if hand.opening > OPENING_GRASP && may_close(world, at) => (towards(world, at), CLOSE),
         None => travel(world, at),
     }
 }
