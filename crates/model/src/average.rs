@@ -14,7 +14,9 @@ impl Checkpoint {
     pub fn average(checkpoints: &[Self]) -> Result<Self, ModelError> {
         let [first, others @ ..] = checkpoints else { return Err(ModelError::NothingToAverage { found: 0 }) };
         let Some(last) = others.last() else { return Err(ModelError::NothingToAverage { found: 1 }) };
+        first.weights.check(&param_specs(&first.config))?;
         for (i, other) in others.iter().enumerate() {
+            other.weights.check(&param_specs(&other.config))?;
             if let Some(what) = first.difference(other)? {
                 return Err(ModelError::Unlike { what, number: i + 2, of: checkpoints.len() });
             }
@@ -26,7 +28,14 @@ impl Checkpoint {
             let mean = |i| (values.iter().map(|values| f64::from(values[i])).sum::<f64>() / values.len() as f64) as f32;
             weights.insert(spec.name, spec.shape, (0..values[0].len()).map(mean).collect())?;
         }
-        Ok(Self { weights, train_config: last.train_config.clone(), ..first.clone() })
+        Ok(Self {
+            weights,
+            config: first.config.clone(),
+            stats: first.stats.clone(),
+            tokenizer: first.tokenizer.clone(),
+            card: first.card.clone(),
+            train_config: last.train_config.clone(),
+        })
     }
 
     /// The first part, other than the weights, in which `other` differs.
@@ -44,9 +53,6 @@ impl Checkpoint {
             ("normalisation", self.stats == other.stats),
             ("tokenizer", self.tokenizer.to_json()? == other.tokenizer.to_json()?),
         ];
-        for checkpoint in [self, other] {
-            checkpoint.weights.check(&param_specs(&checkpoint.config))?;
-        }
         Ok(parts.into_iter().find(|(_, same)| !same).map(|(what, _)| what))
     }
 }
