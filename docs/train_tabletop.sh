@@ -75,7 +75,7 @@ drive driven5 remember 1000 "${fifth[@]}" --seed 310000 --delay-min 5 --delay-ma
 drive driven5 sequence 500 "${fifth[@]}" --seed 320000
 stage tabletop-alone
 
-# What is left is to press the button: `remember` with more pressing than waiting, and everything again as the policy does it by now.
+# What is left is to press the button: `remember` with nearly as much pressing as waiting, and everything again as the policy does it by now.
 sixth=(tabletop-alone --policy-share 0.9)
 record short6 remember 1500 --noise 0.02 --detours 0.02 --seed 300000 --delay-min 5 --delay-max 30
 record long6 remember 700 --noise 0.02 --detours 0.03 --seed 440000 --delay-min 40 --delay-max 240
