@@ -25,8 +25,6 @@ stage() {
     [ -e "runs/train/$name/finished" ] || "$robomamba" train --config "configs/$name.toml"
     touch "runs/train/$name/finished"
 }
-# glibc gives a gigabyte of buffers back to the system at every step unless told not to; a seventh of the time.
-export MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=12000000000 MALLOC_TOP_PAD_=268435456
 
 record experts reach 6000 --noise 0.03 --blunders 0.06
 record experts push 8000 --noise 0.03 --detours 0.005 --blunders 0.04

@@ -46,6 +46,7 @@ impl fmt::Display for Machine {
 fn isa_name() -> &'static str {
     match Isa::detect() {
         Isa::Amx => "AVX-512 and AMX",
+        Isa::Avx512Bf16 => "AVX-512 with BF16",
         Isa::Avx512 => "AVX-512",
         Isa::Avx2 => "AVX2",
         Isa::Portable => "portable vectors",

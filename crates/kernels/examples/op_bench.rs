@@ -11,7 +11,7 @@ use std::time::Instant;
 use robomamba_kernels::activation::{self, Activation};
 use robomamba_kernels::attention::{self, AttentionInput, AttentionScratch, AttentionShape, Mask};
 use robomamba_kernels::conv1d;
-use robomamba_kernels::matmul::{Format, PackedMatrix, QuantisedRows};
+use robomamba_kernels::matmul::{ConvertedRows, Format, PackedMatrix};
 use robomamba_kernels::scan::{self, ScanParams, StepInput};
 use robomamba_kernels::{Isa, Kernels, LineAllocator, Rows, RowsMut, Threads};
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
@@ -61,7 +61,7 @@ fn report_product(what: &str, (rows, n_out, n_in): (usize, usize, usize), bytes:
 }
 
 fn products(kernels: Kernels) -> Result<(), Box<dyn Error>> {
-    let mut quantised = QuantisedRows::default();
+    let mut quantised = ConvertedRows::default();
     for (format, size) in Format::ALL.into_iter().flat_map(|format| PRODUCTS.map(|size| (format, size))) {
         let (rows, n_out, n_in) = size;
         let matrix = PackedMatrix::new(format, (n_out, n_in), &wave(n_out * n_in), Some(&wave(n_out)))?;
@@ -98,7 +98,15 @@ fn self_attention(kernels: Kernels) -> Result<(), Box<dyn Error>> {
     let width = shape.width();
     let qkv = wave(197 * 3 * width);
     let part = |i: usize| Rows::strided(&qkv[i * width..], 3 * width);
-    let input = AttentionInput { shape, q: part(0), k: part(1), v: part(2), scale: 0.125, mask: Mask::Full };
+    let input = AttentionInput {
+        shape,
+        q: part(0),
+        k: part(1),
+        v: part(2),
+        scale: 0.125,
+        mask: Mask::Full,
+        format: Format::F32,
+    };
     let (mut out, mut scratch) = (vec![0.0; 197 * width], AttentionScratch::default());
     let us = median_us(|| {
         attention::forward(kernels, &input, RowsMut::new(&mut out, width), &mut scratch).unwrap();

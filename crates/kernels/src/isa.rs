@@ -5,8 +5,10 @@ use crate::KernelError;
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// [`Isa::Avx512`], and AMX for products of several rows in 8-bit integers (Xeons from Sapphire Rapids on, with Linux).
+    /// [`Isa::Avx512Bf16`], and AMX for products of several rows in 8-bit integers (Xeons from Sapphire Rapids on, with Linux).
     Amx,
+    /// [`Isa::Avx512`], and BF16 for products in that format (Cooper Lake, Sapphire Rapids, Zen 4 and later).
+    Avx512Bf16,
     /// x86-64 with AVX-512 F, VL, DQ, BW and VNNI (Cascade Lake, Ice Lake, Zen 4 and later): 16 lanes of f32.
     Avx512,
     /// x86-64 with AVX2 and FMA: 8 lanes of f32.
@@ -17,7 +19,7 @@ pub enum Isa {
 
 impl Isa {
     /// All instruction sets, fastest first.
-    pub const ALL: [Isa; 4] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
 
     /// The fastest instruction set of this processor.
     pub fn detect() -> Self {
@@ -33,7 +35,9 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => Isa::Avx512.is_available() && crate::matmul::tiles_are_available(),
+            Isa::Amx => Isa::Avx512Bf16.is_available() && crate::matmul::tiles_are_available(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => is_x86_feature_detected!("avx512bf16") && Isa::Avx512.is_available(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 is_x86_feature_detected!("avx512f")
@@ -46,7 +50,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Amx | Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => false,
             Isa::Portable => true,
         }
     }

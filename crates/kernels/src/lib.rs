@@ -48,7 +48,7 @@ mod simd;
 pub mod softmax;
 mod view;
 
-pub use allocator::LineAllocator;
+pub use allocator::{LineAllocator, keep_freed_memory};
 pub use error::KernelError;
 pub use isa::{Isa, Kernels, Threads};
 pub use view::{Rows, RowsMut};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use robomamba_kernels::activation::{self, Activation};
 use robomamba_kernels::attention::{self, AttentionInput, AttentionScratch, AttentionShape, Mask};
-use robomamba_kernels::matmul::{Format, PackedMatrix, QuantisedRows};
+use robomamba_kernels::matmul::{ConvertedRows, Format, PackedMatrix};
 use robomamba_kernels::norm::{self, Norm, NormKind};
 use robomamba_kernels::scan::{self, ScanParams, StepInput};
 use robomamba_kernels::{Isa, KernelError, Kernels, Rows, RowsMut, Threads, conv1d, softmax};
@@ -45,7 +45,7 @@ struct Fixture {
     scan: scan::StepWeights,
     conv: conv1d::StepWeights,
     matrices: Vec<PackedMatrix>,
-    quantised: QuantisedRows,
+    converted: ConvertedRows,
     scratch: AttentionScratch,
 }
 
@@ -64,7 +64,7 @@ impl Fixture {
                 .into_iter()
                 .map(|format| PackedMatrix::new(format, (D_INNER, D_INNER), &[0.1; D_INNER * D_INNER], Some(&channels)))
                 .collect::<Result<_, _>>()?,
-            quantised: QuantisedRows::default(),
+            converted: ConvertedRows::default(),
             scratch: AttentionScratch::default(),
         })
     }
@@ -76,16 +76,16 @@ impl Fixture {
         scan::step(kernels, &self.scan, &input, &mut self.h, y)?;
         for (matrix, rows) in self.matrices.iter().flat_map(|matrix| [(matrix, 1), (matrix, 8)]) {
             let (x, y) = (Rows::new(&self.x, D_INNER), RowsMut::new(&mut self.y, D_INNER));
-            matrix.apply(kernels, rows, x, y, &mut self.quantised)?;
+            matrix.apply(kernels, rows, x, y, &mut self.converted)?;
         }
         let norm = Norm { kind: NormKind::Rms, weight: &self.x[..D_INNER], bias: None, eps: 1e-5 };
         norm::forward(kernels, &norm, 8, Rows::new(&self.x, D_INNER), RowsMut::new(&mut self.y, D_INNER))?;
         activation::apply(kernels, Activation::Gelu, &mut self.y);
         softmax::apply(kernels, D_INNER, &mut self.y)?;
-        for n_query in [1, 8] {
+        for (n_query, format) in [(1, Format::F32), (8, Format::F32), (8, Format::Bf16)] {
             let shape = AttentionShape { batch: 1, n_query, n_key: 8, n_head: 2, head_dim: D_INNER / 2 };
             let rows = Rows::new(&self.x, D_INNER);
-            let input = AttentionInput { shape, q: rows, k: rows, v: rows, scale: 0.2, mask: Mask::Full };
+            let input = AttentionInput { shape, q: rows, k: rows, v: rows, scale: 0.2, mask: Mask::Full, format };
             attention::forward(kernels, &input, RowsMut::new(&mut self.y, D_INNER), &mut self.scratch)?;
         }
         Ok(())

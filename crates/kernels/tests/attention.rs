@@ -7,6 +7,7 @@ use common::{Random, all_kernels, assert_close, assert_gradient, wide};
 use robomamba_kernels::attention::{
     self, AttentionGrads, AttentionInput, AttentionScratch, AttentionShape, Mask, reference,
 };
+use robomamba_kernels::matmul::Format;
 use robomamba_kernels::{KernelError, Kernels, Rows, RowsMut};
 
 /// Owned arguments; queries, keys and values each fill the middle third of wider rows.
@@ -19,6 +20,7 @@ struct Problem<T> {
     dout: Vec<T>,
     scale: T,
     mask: Mask<'static>,
+    format: Format,
 }
 
 /// One of a problem's tensors.
@@ -39,6 +41,7 @@ impl Problem<f32> {
             dout: random.vec(queries * shape.width(), -1.0, 1.0),
             scale: 1.0 / (shape.head_dim as f32).sqrt(),
             mask,
+            format: Format::F32,
         }
     }
 
@@ -51,7 +54,12 @@ impl Problem<f32> {
             dout: wide(&self.dout),
             scale: self.scale.into(),
             mask: self.mask,
+            format: self.format,
         }
+    }
+
+    fn with(self, format: Format) -> Self {
+        Self { format, ..self }
     }
 
     fn run(&self, kernels: Kernels, scratch: &mut AttentionScratch) -> Results<f32> {
@@ -78,6 +86,7 @@ impl<T: num_traits::Float> Problem<T> {
             v: Rows::strided(&self.v[width..], 3 * width),
             scale: self.scale,
             mask: self.mask,
+            format: self.format,
         }
     }
 
@@ -131,6 +140,35 @@ fn every_isa_agrees_with_the_reference() {
                 let name = format!("{what} of {shape:?}, {mask:?} on {kernels:?}");
                 assert_close(&name, &found[i], &expected[i], 5e-6);
             }
+        }
+    }
+}
+
+#[test]
+fn in_bf16_attention_is_the_reference_but_for_rounding() {
+    let mut scratch = AttentionScratch::default();
+    for (seed, (shape, mask)) in cases().into_iter().enumerate() {
+        let mut problem = Problem::random(seed as u64, shape, mask);
+        problem.format = Format::Bf16;
+        let expected = problem.wide().reference();
+        for kernels in all_kernels() {
+            let found = problem.run(kernels, &mut scratch);
+            for (i, what) in ["out", "dq", "dk", "dv"].into_iter().enumerate() {
+                // Factors have 8 bits: errors of scores up to a few thousandths make those of probabilities.
+                let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+                let errors = squares(&mut found[i].iter().zip(&expected[i]).map(|(&a, b)| f64::from(a) - b));
+                let size = squares(&mut expected[i].iter().copied());
+                let name = format!("{what} of {shape:?}, {mask:?} on {kernels:?}");
+                assert!(errors <= 0.01 * size + 1e-6, "{name}: relative error {}", errors / size);
+            }
+            if shape.n_query > 2 {
+                assert!(
+                    problem.clone().with(Format::F32).run(kernels, &mut scratch)[0] != found[0],
+                    "nothing was rounded"
+                );
+            }
+            let int8 = problem.clone().with(Format::Int8).run(kernels, &mut scratch);
+            assert!(int8 == found, "8 bits are as bf16");
         }
     }
 }

@@ -4,7 +4,9 @@ mod common;
 
 use common::{Random, all_kernels, assert_close, wide};
 use robomamba_kernels::activation::Activation;
-use robomamba_kernels::matmul::{Format, PackedMatrix, QuantisedRows, reference};
+use robomamba_kernels::matmul::{
+    Bf16Scratch, ConvertedRows, Factor, Format, PackedMatrix, Write, multiply_bf16, reference,
+};
 use robomamba_kernels::{KernelError, Kernels, Rows, RowsMut};
 
 #[test]
@@ -42,7 +44,7 @@ fn every_isa_agrees_with_the_reference() {
             for kernels in all_kernels() {
                 let mut y = vec![7.0; rows * stride];
                 let (x, out) = (Rows::strided(&x, n_in + 3), RowsMut::strided(&mut y, stride));
-                matrix.apply(kernels, rows, x, out, &mut QuantisedRows::default()).unwrap();
+                matrix.apply(kernels, rows, x, out, &mut ConvertedRows::default()).unwrap();
                 let name = format!("{rows} x {n_out} x {n_in} in {format:?} on {kernels:?}");
                 assert_close(&name, &y, &wide(&expected), tolerance);
             }
@@ -65,7 +67,7 @@ fn an_activated_product_is_the_activation_of_the_product() {
                 for kernels in all_kernels() {
                     let mut y = vec![7.0; rows * n_out];
                     let out = RowsMut::new(&mut y, n_out);
-                    matrix.apply(kernels, rows, Rows::new(&x, n_in), out, &mut QuantisedRows::default()).unwrap();
+                    matrix.apply(kernels, rows, Rows::new(&x, n_in), out, &mut ConvertedRows::default()).unwrap();
                     let name = format!("{activation:?} of {rows} x {n_out} x {n_in} in {format:?} on {kernels:?}");
                     assert_close(&name, &y, &wide(&expected), 1e-5);
                 }
@@ -86,7 +88,7 @@ fn int8_is_the_same_on_every_isa_and_exact_for_what_it_can_represent() {
     let matrix = PackedMatrix::new(Format::Int8, (n_out, n_in), &weight, None).unwrap();
     for kernels in all_kernels() {
         let mut y = vec![0.0; rows * n_out];
-        let mut quantised = QuantisedRows::default();
+        let mut quantised = ConvertedRows::default();
         matrix.apply(kernels, rows, Rows::new(&x, n_in), RowsMut::new(&mut y, n_out), &mut quantised).unwrap();
         for (row, y) in y.chunks_exact(n_out).enumerate() {
             for (out, &y) in y.iter().enumerate() {
@@ -106,20 +108,106 @@ fn quantisation_costs_what_its_steps_say() {
     let product = |format| {
         let matrix = PackedMatrix::new(format, (n_out, n_in), &weight, None).unwrap();
         let mut y = vec![0.0; rows * n_out];
-        let mut quantised = QuantisedRows::default();
+        let mut quantised = ConvertedRows::default();
         let (x, out) = (Rows::new(&x, n_in), RowsMut::new(&mut y, n_out));
         matrix.apply(Kernels::detect(), rows, x, out, &mut quantised).unwrap();
         (y, matrix.bytes())
     };
     let (exact, f32_bytes) = product(Format::F32);
     let size = exact.iter().map(|y| y * y).sum::<f32>().sqrt();
-    // Rounding is uniform: relative errors of 2^-9 / sqrt(3) in bf16 weights, and of a step of 1/127 over sqrt(12)
-    // against uniform values' 1 / sqrt(3), in both factors, in int8.
-    for (format, expected, size_ratio) in [(Format::Bf16, 1.2e-3, 0.5), (Format::Int8, 5.6e-3, 0.27)] {
+    // Rounding is uniform: relative errors of about 2^-9 / sqrt(3) in bf16, and of a step of 1/127 over sqrt(12) against
+    // uniform values' 1 / sqrt(3) in int8, in both factors.
+    for (format, expected, size_ratio) in [(Format::Bf16, 1.7e-3, 0.5), (Format::Int8, 5.6e-3, 0.27)] {
         let (y, bytes) = product(format);
         let error = y.iter().zip(&exact).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt() / size;
         assert!((0.5 * expected..1.5 * expected).contains(&error), "{format:?}: relative error {error}");
         assert!(bytes as f64 <= size_ratio * f32_bytes as f64, "{format:?}: {bytes} bytes of {f32_bytes}");
+    }
+}
+
+/// The nearest bf16.
+fn rounded(x: f32) -> f64 {
+    half::bf16::from_f32(x).to_f64()
+}
+
+#[test]
+fn products_of_any_two_factors_in_bf16_agree_with_sums_in_f64() {
+    // (rows, depth, columns): odd depths, broken panels and tiles, several pieces of depth and blocks of rows.
+    let cases =
+        [(1, 1, 1), (3, 5, 33), (13, 33, 70), (64, 600, 96), (96, 520, 31), (3000, 64, 40), (5, 0, 7), (0, 4, 5)];
+    for (seed, (rows, depth, columns)) in cases.into_iter().enumerate() {
+        let mut random = Random(100 + seed as u64);
+        let (a, b) = (random.vec(rows * depth, -1.0, 1.0), random.vec(depth * columns, -1.0, 1.0));
+        let (bias, before) = (random.vec(columns, -1.0, 1.0), random.vec(rows * columns, -1.0, 1.0));
+        let transpose = |data: &[f32], [rows, columns]: [usize; 2]| -> Vec<f32> {
+            (0..rows * columns).map(|i| data[i % rows * columns + i / rows]).collect()
+        };
+        let (a_t, b_t) = (transpose(&a, [rows, depth]), transpose(&b, [depth, columns]));
+        let sum = |row: usize, column: usize| -> f64 {
+            (0..depth).map(|k| rounded(a[row * depth + k]) * rounded(b[k * columns + column])).sum()
+        };
+        let product: Vec<f64> = (0..rows * columns).map(|i| sum(i / columns, i % columns)).collect();
+        let tolerance = 1e-6 * (depth as f64).sqrt().max(10.0);
+        for kernels in all_kernels() {
+            let mut scratch = Bf16Scratch::default();
+            for case in 0..16 {
+                let [a_transposed, b_transposed, adds, is_biased] = [1, 2, 4, 8].map(|bit| case & bit > 0);
+                let left =
+                    if a_transposed { Factor::transposed(&a_t, [depth, rows]) } else { Factor::new(&a, [rows, depth]) };
+                let right = if b_transposed {
+                    Factor::transposed(&b_t, [columns, depth])
+                } else {
+                    Factor::new(&b, [depth, columns])
+                };
+                let write = if adds { Write::Add } else { Write::Set };
+                let mut y = before.clone();
+                let bias = is_biased.then_some(bias.as_slice());
+                multiply_bf16(kernels, write, [left, right], bias, &mut y, &mut scratch).unwrap();
+                let expected = product.iter().enumerate().map(|(i, product)| {
+                    product
+                        + bias.map_or(0.0, |bias| bias[i % columns].into())
+                        + if adds { before[i].into() } else { 0.0 }
+                });
+                let name = format!("{rows} x {depth} x {columns}, case {case:04b}, on {kernels:?}");
+                assert_close(&name, &y, &expected.collect::<Vec<_>>(), tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_is_rounded_to_the_nearest_with_ties_to_even() {
+    let ulp = 2.0_f32.powi(-7);
+    let x = [
+        1.0 + 0.5 * ulp,
+        1.0 + 1.5 * ulp,
+        1.0 + 0.501 * ulp,
+        -1.0 - 0.499 * ulp,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        3.1e38,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        f32::from_bits(0x7fff_ffff),
+        f32::from_bits(0xffff_ffff),
+        -0.0,
+    ];
+    let mut scratch = Bf16Scratch::default();
+    for kernels in all_kernels() {
+        let mut y = [0.0; 13];
+        let factors = [Factor::new(&x, [13, 1]), Factor::new(&[1.0], [1, 1])];
+        multiply_bf16(kernels, Write::Set, factors, None, &mut y, &mut scratch).unwrap();
+        for (x, y) in x.into_iter().zip(y) {
+            let expected = half::bf16::from_f32(x).to_f32();
+            assert!(y == expected || y.is_nan() && expected.is_nan(), "{kernels:?}: {x} became {y}, not {expected}");
+        }
+        // The same by the other way of rounding, and as the other factor.
+        let mut z = [0.0; 13];
+        let factors = [Factor::new(&[1.0], [1, 1]), Factor::new(&x, [1, 13])];
+        multiply_bf16(kernels, Write::Set, factors, None, &mut z, &mut scratch).unwrap();
+        assert_eq!(z.map(f32::is_nan), y.map(f32::is_nan), "{kernels:?}");
+        assert!(z.iter().zip(&y).all(|(z, y)| z == y || y.is_nan()), "{kernels:?}: {z:?} and {y:?}");
     }
 }
 
@@ -129,19 +217,28 @@ fn zeros_and_values_that_are_no_numbers_do_no_harm() {
     let mut y = [0.0; 6];
     let x = [0.0, 0.0, 0.0, 0.0, f32::NAN, f32::INFINITY, 1.0, -1.0];
     let (rows, out) = (Rows::new(&x, 4), RowsMut::new(&mut y, 3));
-    matrix.apply(Kernels::detect(), 2, rows, out, &mut QuantisedRows::default()).unwrap();
+    matrix.apply(Kernels::detect(), 2, rows, out, &mut ConvertedRows::default()).unwrap();
     assert_eq!(y[..3], [1.0, 2.0, 3.0]);
 }
 
 #[test]
 fn misfits_are_named() {
+    let (a, b) = (Factor::new(&[0.0; 6], [2, 3]), Factor::transposed(&[0.0; 8], [4, 2]));
+    let mut y = [7.0; 8];
+    let error = multiply_bf16(Kernels::detect(), Write::Set, [a, b], None, &mut y, &mut Bf16Scratch::default());
+    let expected = "the columns of a";
+    assert_eq!(error.unwrap_err(), KernelError::Dimension { dimension: "rows of b", expected, found: 2 });
+    let a = Factor::new(&[0.0; 5], [2, 2]);
+    let error = multiply_bf16(Kernels::detect(), Write::Set, [a, b], None, &mut y, &mut Bf16Scratch::default());
+    assert_eq!(error.unwrap_err(), KernelError::Length { tensor: "a", expected: 4, found: 5 });
+    assert_eq!(y, [7.0; 8]);
     let error = PackedMatrix::new(Format::F32, (3, 4), &[0.0; 11], None).unwrap_err();
     assert_eq!(error, KernelError::Length { tensor: "weight", expected: 12, found: 11 });
     for format in Format::ALL {
         let matrix = PackedMatrix::new(format, (3, 4), &[0.0; 12], None).unwrap();
         let (x, mut y) = (Rows::new(&[0.0; 7], 4), [0.0; 6]);
         let y = RowsMut::new(&mut y, 3);
-        let error = matrix.apply(Kernels::detect(), 2, x, y, &mut QuantisedRows::default());
+        let error = matrix.apply(Kernels::detect(), 2, x, y, &mut ConvertedRows::default());
         assert_eq!(error.unwrap_err(), KernelError::Length { tensor: "x", expected: 8, found: 7 });
     }
 }

@@ -2,7 +2,7 @@
 
 use robomamba_kernels::activation::Activation;
 use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
-use robomamba_kernels::matmul::{PackedMatrix, QuantisedRows};
+use robomamba_kernels::matmul::{ConvertedRows, PackedMatrix};
 use robomamba_kernels::norm;
 use robomamba_kernels::{Kernels, Rows, RowsMut};
 
@@ -12,13 +12,13 @@ use crate::workspace::{Workspace, room};
 
 /// `y = x W^T + bias` for contiguous rows; their number follows from the length of `x`.
 pub(crate) fn project(
-    (kernels, quantised): (Kernels, &mut QuantisedRows),
+    (kernels, converted): (Kernels, &mut ConvertedRows),
     matrix: &PackedMatrix,
     x: &[f32],
     y: &mut [f32],
 ) -> Result<(), RuntimeError> {
     let rows = x.len() / matrix.n_in();
-    Ok(matrix.apply(kernels, rows, Rows::new(x, matrix.n_in()), RowsMut::new(y, matrix.n_out()), quantised)?)
+    Ok(matrix.apply(kernels, rows, Rows::new(x, matrix.n_in()), RowsMut::new(y, matrix.n_out()), converted)?)
 }
 
 /// Multi-head self-attention with the projections of queries, keys and values in one matrix.
@@ -35,9 +35,9 @@ impl SelfAttention {
     /// Reads `workspace.normed` `[rows, width]`, one sequence, and writes `workspace.branch` of the same shape.
     pub fn forward(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let width = self.qkv.n_in();
-        let Workspace { kernels, quantised, normed, projected, mixed, branch, attention, .. } = workspace;
+        let Workspace { kernels, converted, normed, projected, mixed, branch, attention, .. } = workspace;
         let (qkv, mixed) = (room(projected, rows * 3 * width), room(mixed, rows * width));
-        project((*kernels, quantised), &self.qkv, &normed[..rows * width], qkv)?;
+        project((*kernels, converted), &self.qkv, &normed[..rows * width], qkv)?;
         let head_dim = width / self.n_head;
         let input = AttentionInput {
             shape: AttentionShape { batch: 1, n_query: rows, n_key: rows, n_head: self.n_head, head_dim },
@@ -46,9 +46,10 @@ impl SelfAttention {
             v: Rows::strided(&qkv[2 * width..], 3 * width),
             scale: (head_dim as f32).sqrt().recip(),
             mask: Mask::Full,
+            format: self.qkv.format(),
         };
         attention::forward(*kernels, &input, RowsMut::new(mixed, width), attention)?;
-        project((*kernels, quantised), &self.out, mixed, room(branch, rows * width))
+        project((*kernels, converted), &self.out, mixed, room(branch, rows * width))
     }
 }
 
@@ -63,10 +64,10 @@ pub(crate) struct Mlp {
 impl Mlp {
     /// Reads `workspace.normed` `[rows, n_in]` and writes `workspace.branch` `[rows, n_out]`.
     pub fn forward(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, quantised, normed, hidden, branch, .. } = workspace;
+        let Workspace { kernels, converted, normed, hidden, branch, .. } = workspace;
         let hidden = room(hidden, rows * self.fc1.n_out());
-        project((*kernels, quantised), &self.fc1, &normed[..rows * self.fc1.n_in()], hidden)?;
-        project((*kernels, quantised), &self.fc2, hidden, room(branch, rows * self.fc2.n_out()))
+        project((*kernels, converted), &self.fc1, &normed[..rows * self.fc1.n_in()], hidden)?;
+        project((*kernels, converted), &self.fc2, hidden, room(branch, rows * self.fc2.n_out()))
     }
 }
 

@@ -132,11 +132,11 @@ impl Connector {
         mean.fill(0.0);
         text_tokens.chunks_exact(d_text).for_each(|word| add(mean, word));
         mean.iter_mut().for_each(|value| *value /= n_text as f32);
-        project((workspace.kernels, &mut workspace.quantised), &self.query_text, mean, &mut context.query)?;
+        project((workspace.kernels, &mut workspace.converted), &self.query_text, mean, &mut context.query)?;
         add(&mut context.query, &self.query);
         let len = n_text * self.config.hidden_size;
         project(
-            (workspace.kernels, &mut workspace.quantised),
+            (workspace.kernels, &mut workspace.converted),
             &self.text_proj,
             text_tokens,
             room(&mut workspace.residual, len),
@@ -161,7 +161,7 @@ impl Connector {
             return Err(RuntimeError::Length { name: "cameras", expected: self.n_camera, found: camera + 1 });
         };
         let residual = room(&mut workspace.residual, self.n_patch * d);
-        project((workspace.kernels, &mut workspace.quantised), &self.vision_proj, patch_tokens, residual)?;
+        project((workspace.kernels, &mut workspace.converted), &self.vision_proj, patch_tokens, residual)?;
         residual.chunks_exact_mut(d).for_each(|row| add(row, embedding));
         self.write_kv(camera * self.n_patch, self.n_patch, context, workspace)
     }
@@ -189,7 +189,7 @@ impl Connector {
             add_and_normalise(self.norm_before(i + 1), n_query, workspace)?;
         }
         project(
-            (workspace.kernels, &mut workspace.quantised),
+            (workspace.kernels, &mut workspace.converted),
             &self.out_proj,
             &workspace.normed[..self.out_proj.n_in()],
             token,
@@ -204,9 +204,9 @@ impl Connector {
     fn attend(&self, i: usize, context: &ConnectorContext, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let ConnectorConfig { hidden_size: d, n_query, num_attention_heads: n_head, .. } = self.config;
         let layer = &self.layers[i];
-        let Workspace { kernels, quantised, normed, projected, mixed, branch, attention, .. } = workspace;
+        let Workspace { kernels, converted, normed, projected, mixed, branch, attention, .. } = workspace;
         let (q, mixed) = (room(projected, n_query * d), room(mixed, n_query * d));
-        project((*kernels, quantised), &layer.q_proj, &normed[..n_query * d], q)?;
+        project((*kernels, converted), &layer.q_proj, &normed[..n_query * d], q)?;
         let (head_dim, stride) = (d / n_head, self.kv_proj.n_out());
         let input = AttentionInput {
             shape: AttentionShape { batch: 1, n_query, n_key: self.n_vision() + context.n_text, n_head, head_dim },
@@ -215,9 +215,10 @@ impl Connector {
             v: Rows::strided(&context.kv[(2 * i + 1) * d..], stride),
             scale: (head_dim as f32).sqrt().recip(),
             mask: Mask::Full,
+            format: layer.q_proj.format(),
         };
         attention::forward(*kernels, &input, RowsMut::new(mixed, d), attention)?;
-        project((*kernels, quantised), &layer.out_proj, mixed, room(branch, n_query * d))
+        project((*kernels, converted), &layer.out_proj, mixed, room(branch, n_query * d))
     }
 
     /// Keys and values of the `rows` tokens in `workspace.residual`, to row `first` of the context and on.
@@ -232,7 +233,7 @@ impl Connector {
         let width = self.kv_proj.n_out();
         let kv = &mut context.kv[first * width..][..rows * width];
         project(
-            (workspace.kernels, &mut workspace.quantised),
+            (workspace.kernels, &mut workspace.converted),
             &self.kv_proj,
             &workspace.normed[..rows * self.config.hidden_size],
             kv,

@@ -88,16 +88,16 @@ impl Heads {
 
     /// The action head.
     fn plan(&self, hidden: &[f32], actions: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, quantised, hidden: first, narrow: second, projected, mixed, .. } = workspace;
+        let Workspace { kernels, converted, hidden: first, narrow: second, projected, mixed, .. } = workspace;
         let rows = hidden.len() / self.fc1.n_in();
         let len = rows * self.fc1.n_out();
         let (first, second) = (room(first, len), room(second, len));
-        project((*kernels, quantised), &self.fc1, hidden, first)?;
-        project((*kernels, quantised), &self.fc2, first, second)?;
-        let Some(mode) = &self.mode else { return project((*kernels, quantised), &self.fc3, second, actions) };
+        project((*kernels, converted), &self.fc1, hidden, first)?;
+        project((*kernels, converted), &self.fc2, first, second)?;
+        let Some(mode) = &self.mode else { return project((*kernels, converted), &self.fc3, second, actions) };
         let (plans, logits) = (room(projected, rows * self.fc3.n_out()), room(mixed, rows * mode.n_out()));
-        project((*kernels, quantised), &self.fc3, second, plans)?;
-        project((*kernels, quantised), mode, second, logits)?;
+        project((*kernels, converted), &self.fc3, second, plans)?;
+        project((*kernels, converted), mode, second, logits)?;
         let plans = plans.chunks_exact(self.fc3.n_out()).zip(logits.chunks_exact(mode.n_out()));
         for (chosen, (plans, logits)) in actions.chunks_exact_mut(self.chunk_len()).zip(plans) {
             chosen.copy_from_slice(&plans[likeliest(logits) * chosen.len()..][..chosen.len()]);

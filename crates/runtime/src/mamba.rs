@@ -270,28 +270,28 @@ impl MambaLayer {
 
     /// `workspace.normed` `[rows, d_model]` to `workspace.projected` `[rows, 2 * d_inner]`, input and gate.
     fn project_in(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, quantised, normed, projected, .. } = workspace;
+        let Workspace { kernels, converted, normed, projected, .. } = workspace;
         let projected = room(projected, rows * self.in_proj.n_out());
-        project((*kernels, quantised), &self.in_proj, &normed[..rows * self.in_proj.n_in()], projected)
+        project((*kernels, converted), &self.in_proj, &normed[..rows * self.in_proj.n_in()], projected)
     }
 
     /// `workspace.mixed` `[rows, d_inner]` to the low-rank step size with `B` and `C` in `workspace.narrow`,
     /// and that step size to its full rank in `workspace.delta` `[rows, d_inner]`.
     fn project_delta(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, quantised, mixed, narrow, delta, .. } = workspace;
+        let Workspace { kernels, converted, mixed, narrow, delta, .. } = workspace;
         let width = self.x_proj.n_out();
         let narrow = room(narrow, rows * width);
-        project((*kernels, quantised), &self.x_proj, &mixed[..rows * self.x_proj.n_in()], narrow)?;
+        project((*kernels, converted), &self.x_proj, &mixed[..rows * self.x_proj.n_in()], narrow)?;
         let d_inner = self.dt_proj.n_out();
         let delta = RowsMut::new(room(delta, rows * d_inner), d_inner);
-        Ok(self.dt_proj.apply(*kernels, rows, Rows::strided(narrow, width), delta, quantised)?)
+        Ok(self.dt_proj.apply(*kernels, rows, Rows::strided(narrow, width), delta, converted)?)
     }
 
     /// `workspace.hidden` `[rows, d_inner]` to `workspace.branch` `[rows, d_model]`.
     fn project_out(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, quantised, hidden, branch, .. } = workspace;
+        let Workspace { kernels, converted, hidden, branch, .. } = workspace;
         let branch = room(branch, rows * self.out_proj.n_out());
-        project((*kernels, quantised), &self.out_proj, &hidden[..rows * self.out_proj.n_in()], branch)
+        project((*kernels, converted), &self.out_proj, &hidden[..rows * self.out_proj.n_in()], branch)
     }
 
     /// The convolution for one step; like [`Mamba::convolve`], with `state` `[d_inner, d_conv - 1]` in place.

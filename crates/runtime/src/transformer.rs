@@ -138,9 +138,9 @@ impl Transformer {
         workspace: &mut Workspace,
     ) -> Result<(), RuntimeError> {
         let (layer, d) = (&self.layers[i], self.config.d_model);
-        let Workspace { kernels, quantised, normed, projected, mixed, rotation, branch, attention, .. } = workspace;
+        let Workspace { kernels, converted, normed, projected, mixed, rotation, branch, attention, .. } = workspace;
         let (qkv, mixed) = (room(projected, rows * 3 * d), room(mixed, rows * d));
-        project((*kernels, quantised), &layer.qkv, &normed[..rows * d], qkv)?;
+        project((*kernels, converted), &layer.qkv, &normed[..rows * d], qkv)?;
         for (row, rotation) in qkv.chunks_exact_mut(3 * d).zip(rotation.chunks_exact(2 * self.frequencies.len().max(1)))
         {
             rotate(&mut row[..2 * d], rotation);
@@ -156,7 +156,7 @@ impl Transformer {
                 window.attend_last(step, qkv, mixed, attention)?;
             }
         }
-        project((*kernels, quantised), &layer.o_proj, mixed, room(branch, rows * d))
+        project((*kernels, converted), &layer.o_proj, mixed, room(branch, rows * d))
     }
 
     /// Cosines and sines of the positions from `first` on, to `workspace.rotation` `[rows, 2, head_dim / 2]`.
@@ -201,14 +201,14 @@ impl TransformerLayer {
     /// SwiGLU: reads `workspace.normed` and writes `workspace.branch`, `[rows, d_model]`.
     fn mlp(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let (d, f) = (self.gate_up.n_in(), self.down_proj.n_in());
-        let Workspace { kernels, quantised, normed, projected, hidden, branch, .. } = workspace;
+        let Workspace { kernels, converted, normed, projected, hidden, branch, .. } = workspace;
         let (gate_up, hidden) = (room(projected, rows * 2 * f), room(hidden, rows * f));
-        project((*kernels, quantised), &self.gate_up, &normed[..rows * d], gate_up)?;
+        project((*kernels, converted), &self.gate_up, &normed[..rows * d], gate_up)?;
         for (hidden, row) in hidden.chunks_exact_mut(f).zip(gate_up.chunks_exact(2 * f)) {
             activation::forward(*kernels, Activation::Silu, &row[..f], hidden)?;
             hidden.iter_mut().zip(&row[f..]).for_each(|(hidden, up)| *hidden *= up);
         }
-        project((*kernels, quantised), &self.down_proj, hidden, room(branch, rows * d))
+        project((*kernels, converted), &self.down_proj, hidden, room(branch, rows * d))
     }
 }
 
@@ -266,6 +266,8 @@ impl Window<'_> {
             v: Rows::new(&self.cache.values[first..], d),
             scale: (head_dim as f32).sqrt().recip(),
             mask,
+            // As a single step computes it, so that a sequence gives the same.
+            format: Format::F32,
         }
     }
 }

@@ -103,7 +103,7 @@ impl VisionEncoder {
         let residual = room(&mut workspace.residual, rows * d);
         let (class, embedded) = residual.split_at_mut((rows - self.config.n_patch()) * d);
         class.fill(0.0);
-        project((workspace.kernels, &mut workspace.quantised), &self.patch_projection, patches, embedded)?;
+        project((workspace.kernels, &mut workspace.converted), &self.patch_projection, patches, embedded)?;
         add(residual, &self.positions);
         if let Some(norm) = &self.pre_norm {
             normalise(norm, rows, workspace)?;

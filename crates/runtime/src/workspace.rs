@@ -2,7 +2,7 @@
 
 use robomamba_kernels::Kernels;
 use robomamba_kernels::attention::AttentionScratch;
-use robomamba_kernels::matmul::QuantisedRows;
+use robomamba_kernels::matmul::ConvertedRows;
 
 /// The kernels that a caller runs on and the memory that they work in.
 ///
@@ -32,7 +32,7 @@ pub struct Workspace {
     /// Cosines and sines of the rotary positions, `[rows, head_dim]`.
     pub(crate) rotation: Vec<f32>,
     /// Inputs of a product in 8 bits.
-    pub(crate) quantised: QuantisedRows,
+    pub(crate) converted: ConvertedRows,
     pub(crate) attention: AttentionScratch,
 }
 
@@ -51,7 +51,7 @@ impl Workspace {
             delta: Vec::new(),
             start: Vec::new(),
             rotation: Vec::new(),
-            quantised: QuantisedRows::default(),
+            converted: ConvertedRows::default(),
             attention: AttentionScratch::default(),
         }
     }
@@ -76,7 +76,7 @@ impl Workspace {
             &self.rotation,
         ];
         buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>()
-            + self.quantised.bytes()
+            + self.converted.bytes()
             + self.attention.bytes()
     }
 }

@@ -8,7 +8,7 @@ use robomamba_policy::{FeatureSpec, NormMode};
 use robomamba_runtime::Format;
 use serde::{Deserialize, Serialize};
 
-use crate::{LossConfig, OptimiserConfig, Result, TrainError};
+use crate::{LossConfig, OptimiserConfig, Precision, Result, TrainError};
 
 /// Everything that decides what a run learns; the file is TOML with these names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct TrainConfig {
     /// Threads of the vision encoder; results do not depend on it.
     #[serde(default = "two")]
     pub threads: usize,
+    /// Numbers in which the products of linear layers are computed.
+    #[serde(default)]
+    pub precision: Precision,
     /// The data sets, usually one per task family.
     pub data: Vec<DataConfig>,
     /// What goes into a batch.

@@ -3,37 +3,74 @@
 //! Everything is row-major; weights have PyTorch's layout `[n_out, n_in]`. Products run on the current
 //! rayon pool, so that a caller inside a pool of one thread gets a single-threaded product.
 
+use std::cell::Cell;
+use std::fmt;
+
 use rayon::prelude::*;
+use robomamba_kernels::Kernels;
+use robomamba_kernels::matmul::{Bf16Scratch, Factor, Format, multiply_bf16};
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 use rten_tensor::NdTensorView;
+use serde::{Deserialize, Serialize};
 
-/// What a product does with the earlier contents of its output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Write {
-    /// Overwrites them.
-    Set,
-    /// Adds to them.
-    Add,
+pub(crate) use robomamba_kernels::matmul::Write;
+
+/// Numbers in which the products of linear layers and of attention are computed, forward and backward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// Both factors are rounded to bf16, sums are f32, as are weights, activations, gradients and the optimiser: the mixed
+    /// precision of Micikevicius et al., arXiv 1710.03740, PyTorch's `autocast`. Twice as fast where the processor has AVX-512 BF16.
+    Bf16,
+}
+
+impl Precision {
+    /// The same for the kernels.
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::Bf16 => Format::Bf16,
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 /// `y = x W^T + bias`: `x` `[rows, n_in]`, `w` `[n_out, n_in]`, `y` `[rows, n_out]`.
-pub(crate) fn forward(write: Write, x: &[f32], (w, bias): (&[f32], Option<&[f32]>), n_in: usize, y: &mut [f32]) {
+pub(crate) fn forward(
+    precision: Precision,
+    write: Write,
+    x: &[f32],
+    (w, bias): (&[f32], Option<&[f32]>),
+    n_in: usize,
+    y: &mut [f32],
+) {
     let (rows, n_out) = (x.len() / n_in, w.len() / n_in);
-    product(write, view(x, [rows, n_in]), transposed(w, [n_out, n_in]), bias, y);
+    product(precision, write, [Factor::new(x, [rows, n_in]), Factor::transposed(w, [n_out, n_in])], bias, y);
 }
 
 /// `dx = dy W`: `dy` `[rows, n_out]`, `w` `[n_out, n_in]`, `dx` `[rows, n_in]`.
-pub(crate) fn backward_input(write: Write, dy: &[f32], w: &[f32], n_in: usize, dx: &mut [f32]) {
+pub(crate) fn backward_input(precision: Precision, write: Write, dy: &[f32], w: &[f32], n_in: usize, dx: &mut [f32]) {
     let n_out = w.len() / n_in;
-    product(write, view(dy, [dy.len() / n_out, n_out]), view(w, [n_out, n_in]), None, dx);
+    product(precision, write, [Factor::new(dy, [dy.len() / n_out, n_out]), Factor::new(w, [n_out, n_in])], None, dx);
 }
 
 /// `dw = dy^T x`: `dy` `[rows, n_out]`, `x` `[rows, n_in]`, `dw` `[n_out, n_in]`.
-pub(crate) fn backward_weight(write: Write, dy: &[f32], x: &[f32], n_in: usize, dw: &mut [f32]) {
+pub(crate) fn backward_weight(precision: Precision, write: Write, dy: &[f32], x: &[f32], n_in: usize, dw: &mut [f32]) {
     let n_out = dw.len() / n_in;
     sum_over_rows(write, (dy, n_out), (x, n_in), dw, |write, dy, x, dw| {
         let rows = x.len() / n_in;
-        product(write, transposed(dy, [rows, n_out]), view(x, [rows, n_in]), None, dw);
+        product(precision, write, [Factor::transposed(dy, [rows, n_out]), Factor::new(x, [rows, n_in])], None, dw);
     });
 }
 
@@ -85,19 +122,29 @@ pub(crate) fn add(sum: &mut [f32], values: &[f32]) {
     sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
-type View<'a> = NdTensorView<'a, f32, 2>;
-
-fn view(data: &[f32], shape: [usize; 2]) -> View<'_> {
-    NdTensorView::from_data(shape, data)
+thread_local! {
+    /// Taken out during a product, as a thread of the pool may begin another one while it waits for the rest of the first.
+    static SCRATCH: Cell<Bf16Scratch> = const { Cell::new(Bf16Scratch::new()) };
 }
 
-/// The transpose of row-major `data` of `shape`.
-fn transposed(data: &[f32], [rows, columns]: [usize; 2]) -> View<'_> {
-    NdTensorView::from_slice_with_strides([columns, rows], data, [1, columns])
-        .expect("the shape was derived from the length")
+fn product(precision: Precision, write: Write, [a, b]: [Factor; 2], bias: Option<&[f32]>, out: &mut [f32]) {
+    match precision {
+        Precision::F32 => product_f32(write, [view(&a), view(&b)], bias, out),
+        Precision::Bf16 => {
+            let mut scratch = SCRATCH.take();
+            multiply_bf16(Kernels::detect(), write, [a, b], bias, out, &mut scratch)
+                .expect("the callers derive all shapes from the lengths");
+            SCRATCH.set(scratch);
+        }
+    }
 }
 
-fn product(write: Write, a: View, b: View, bias: Option<&[f32]>, out: &mut [f32]) {
+fn view<'a>(factor: &Factor<'a>) -> NdTensorView<'a, f32, 2> {
+    NdTensorView::from_slice_with_strides(factor.shape(), factor.data(), factor.strides())
+        .expect("the callers derive all shapes from the lengths")
+}
+
+fn product_f32(write: Write, [a, b]: [NdTensorView<f32, 2>; 2], bias: Option<&[f32]>, out: &mut [f32]) {
     let options = GemmOptions {
         beta: if write == Write::Add { 1.0 } else { 0.0 },
         bias: bias.map(BiasVector::Row),

@@ -181,7 +181,7 @@ impl Learner {
         labels: &Labels,
         initial: &[Option<SequenceState>],
     ) -> Result<(Losses, Vec<Vec<f32>>, Vec<SequenceState>)> {
-        let leaves = self.parameters.leaves();
+        let leaves = self.parameters.leaves(self.model.precision());
         let outputs = self.model.forward(&leaves, batch, initial);
         let quantiles = Arc::clone(&self.quantiles);
         let actions = ops::input(&outputs.actions);

@@ -34,6 +34,7 @@ pub use config::{
     AugmentConfig, Backbone, BatchConfig, DataConfig, OutputConfig, ScheduleConfig, TokenConfig, TrainConfig,
 };
 pub use error::{Result, TrainError};
+pub use gemm::Precision;
 pub use learner::{LossConfig, Losses};
 pub use metrics::Metrics;
 pub use optimiser::OptimiserConfig;

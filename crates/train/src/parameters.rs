@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Gradients, Tensor};
 use robomamba_model::{ModelConfig, ParamSpec, Part, Weights, param_specs};
 
+use crate::gemm::Precision;
 use crate::ops::recognition::OUTPUTS;
 use crate::ops::{self, Input};
 use crate::{Result, TrainError};
@@ -124,13 +125,13 @@ impl Parameters {
         self.list.iter().map(|parameter| parameter.values.len()).sum()
     }
 
-    /// Puts the present values on the tape.
-    pub(crate) fn leaves(&self) -> Leaves {
+    /// Puts the present values on the tape, for linear layers that are computed in `precision`.
+    pub(crate) fn leaves(&self, precision: Precision) -> Leaves {
         let leaf = |p: &Parameter| {
             let tensor = ops::constant(p.values.clone(), [p.values.len()]);
             (p.spec.name.clone(), if p.frozen { tensor } else { tensor.require_grad() })
         };
-        Leaves { tensors: self.list.iter().map(leaf).collect() }
+        Leaves { tensors: self.list.iter().map(leaf).collect(), precision }
     }
 
     /// The gradient of every tensor, in order: zeros where the loss does not depend on it, nothing where it is frozen.
@@ -155,6 +156,7 @@ fn zeros(name: String, shape: Vec<usize>, part: Part) -> Parameter {
 #[derive(Debug)]
 pub(crate) struct Leaves {
     tensors: BTreeMap<String, Tensor<1>>,
+    precision: Precision,
 }
 
 impl Leaves {
@@ -180,6 +182,11 @@ impl Scope<'_> {
     /// The scope one level down.
     pub(crate) fn under(&self, name: &str) -> Self {
         Self { leaves: self.leaves, prefix: format!("{}{name}.", self.prefix) }
+    }
+
+    /// Numbers in which linear layers are computed.
+    pub(crate) fn precision(&self) -> Precision {
+        self.leaves.precision
     }
 
     /// The flat tensor called `name` here.

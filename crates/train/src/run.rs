@@ -19,6 +19,7 @@ use crate::encoding::{Encoder, Tokens};
 use crate::learner::Learner;
 use crate::metrics::{Metrics, MetricsLog};
 use crate::modules::{PolicyModel, SequenceState};
+use crate::ops::Compute;
 use crate::ops::mixer::BlockState;
 use crate::plan::{Cursor, PlannedBatch, Planner, seeded};
 use crate::snapshot::{Checkpoints, Position, Snapshot, adopt_heads, io, restore};
@@ -113,7 +114,8 @@ impl<'a> Trainer<'a> {
         let resumed = last.map(|last| restore(&last, &mut parameters)).transpose()?;
         let frozen = parameters.encoders_are_frozen();
         let known = frozen.then(|| start.known_tokens(config, &corpus, options)).transpose()?;
-        let policy = PolicyModel::new(&start.model, heads, config.threads);
+        let policy =
+            PolicyModel::new(&start.model, heads, Compute { lanes: config.threads, precision: config.precision });
         let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone())?;
         let mut position = Position { seed: config.seed, ..Position::default() };
         let mut carried = Vec::new();

@@ -9,9 +9,10 @@ use robomamba_model::{ModelConfig, Weights};
 
 use crate::learner::{Labels, Learner, LossConfig};
 use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, Texts};
+use crate::ops::Compute;
 use crate::ops::loss::Target;
 use crate::optimiser::OptimiserConfig;
-use crate::{Parameters, Result, TrainingHeads};
+use crate::{Parameters, Precision, Result, TrainingHeads};
 
 /// Size of the measurement.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,8 @@ pub struct ThroughputConfig {
     pub n_repeat: usize,
     /// Threads of the vision encoder.
     pub lanes: usize,
+    /// Of the products of linear layers.
+    pub precision: Precision,
     /// Whether the encoders are frozen and every frame's token is known, so that trunk and heads are all that learns.
     pub known_tokens: bool,
 }
@@ -38,7 +41,7 @@ pub fn measure_throughput(config: &ModelConfig, size: ThroughputConfig) -> Resul
     if size.known_tokens {
         parameters.freeze(&["vision", "text", "connector"].map(String::from))?;
     }
-    let model = PolicyModel::new(config, heads, size.lanes);
+    let model = PolicyModel::new(config, heads, Compute { lanes: size.lanes, precision: size.precision });
     let mut learner = Learner::new(model, parameters, LossConfig::default(), OptimiserConfig::default())?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let (mut batch, labels) = random_batch(config, (size.n_episode, size.n_step), heads, &mut rng);

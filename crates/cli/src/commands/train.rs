@@ -34,6 +34,7 @@ pub struct TrainArgs {
 
 /// Runs `train`.
 pub fn run(args: TrainArgs) -> Result<()> {
+    robomamba_kernels::keep_freed_memory();
     let config = config(&args)?;
     let progress = if args.quiet { Progress::Silent } else { Progress::Live };
     let options = RunOptions { max_minutes: args.max_minutes, stop: interrupt::flag(), progress };

@@ -5,8 +5,9 @@
 
 use std::ops::Range;
 
-use super::{AttentionGrads, AttentionInput};
-use crate::matmul::gemm::{self, Left, Output, Right, packed_len};
+use super::{AttentionGrads, AttentionInput, AttentionScratch, AttentionShape};
+use crate::matmul::Pair;
+use crate::matmul::gemm::{self, Element, Left, Output, Right, Write, packed_len};
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
 use crate::softmax::rows::{exponentials, multiply as multiply_row, softmax, softmax_backward};
@@ -17,6 +18,24 @@ const QUERIES: usize = 48;
 
 /// Up to this many queries there is no gain in packing.
 const QUERIES_UNPACKED: usize = 2;
+
+/// Elements of the products of attention.
+pub(super) trait Factor: Element {
+    /// Memory for scores and for factors.
+    fn memory(scratch: &mut AttentionScratch) -> (&mut Vec<f32>, &mut Vec<Self>);
+}
+
+impl Factor for f32 {
+    fn memory(scratch: &mut AttentionScratch) -> (&mut Vec<f32>, &mut Vec<f32>) {
+        (&mut scratch.scores, &mut scratch.factors)
+    }
+}
+
+impl Factor for Pair {
+    fn memory(scratch: &mut AttentionScratch) -> (&mut Vec<f32>, &mut Vec<Pair>) {
+        (&mut scratch.scores, &mut scratch.rounded)
+    }
+}
 
 /// One head of one batch element.
 #[derive(Clone, Copy)]
@@ -57,7 +76,12 @@ impl<'a> Head<'a> {
 
     /// Where it writes into `per_batch` rows per batch element, from row `first` on.
     fn output(self, rows: &'a SharedRows<'a>, per_batch: usize, first: usize) -> Output<'a> {
-        Output { rows, first_row: self.batch * per_batch + first, first_column: self.columns().start }
+        Output {
+            rows,
+            first_row: self.batch * per_batch + first,
+            first_column: self.columns().start,
+            write: Write::Set,
+        }
     }
 
     /// Makes probabilities of the scores of query `query`; hidden keys get 0.
@@ -77,73 +101,100 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Cuts `items` for the threads: calls `work` with a range of items and working memory of `len` values.
-fn with_scratch(
+/// Cuts `items` for the threads: calls `work` with a range of items and working memory for `n_score` scores and `n_factor` elements of factors.
+fn with_scratch<E: Factor>(
     threads: Threads,
     items: usize,
-    (scratch, len): (&mut Vec<f32>, usize),
-    work: impl Fn(Range<usize>, &mut [f32]) + Send + Sync,
+    scratch: &mut AttentionScratch,
+    (n_score, n_factor): (usize, usize),
+    work: impl Fn(Range<usize>, &mut [f32], &mut [E]) + Send + Sync,
 ) {
     let slots = match threads {
         Threads::One => 1,
         Threads::Rayon => rayon::current_num_threads().min(items).max(1),
     };
-    if scratch.len() < slots * len {
-        scratch.resize(slots * len, 0.0);
-    }
-    let scratch = SharedRows::flat(scratch);
+    let (scores, factors) = E::memory(scratch);
+    grow(scores, slots * n_score);
+    grow(factors, slots * n_factor);
+    let scores = SharedRows::new(RowsMut::new(scores, n_score));
+    let factors = SharedRows::new(RowsMut::new(factors, n_factor));
     for_each(threads, slots, |slot| {
         // Safety: every slot has working memory of its own.
-        let scratch = unsafe { scratch.part(0, slot * len..(slot + 1) * len) };
-        work(slot * items / slots..(slot + 1) * items / slots, scratch);
+        let (scores, factors) = unsafe { (scores.part(slot, 0..n_score), factors.part(slot, 0..n_factor)) };
+        work(slot * items / slots..(slot + 1) * items / slots, scores, factors);
     });
 }
 
+fn grow<T: Copy + Default>(memory: &mut Vec<T>, len: usize) {
+    if memory.len() < len {
+        memory.resize(len, T::default());
+    }
+}
+
 /// Runs all heads.
-pub(super) fn forward(kernels: Kernels, input: &AttentionInput, out: RowsMut, scratch: &mut Vec<f32>) {
+pub(super) fn forward<E: Factor>(
+    kernels: Kernels,
+    input: &AttentionInput,
+    out: RowsMut,
+    scratch: &mut AttentionScratch,
+) {
     let shape = input.shape;
-    let packed = packed_len(shape.head_dim, shape.n_key) + packed_len(shape.n_key, shape.head_dim);
-    let len = QUERIES.min(shape.n_query) * shape.n_key + if shape.n_query <= QUERIES_UNPACKED { 0 } else { packed };
+    let queries = QUERIES.min(shape.n_query);
+    let is_packed = shape.n_query > QUERIES_UNPACKED;
+    let room = E::left_len(queries, shape.head_dim).max(E::left_len(queries, shape.n_key));
+    let packed = keys_len::<E>(input) + values_len::<E>(input) + room;
+    let len = (queries * shape.n_key, if is_packed { packed } else { 0 });
     let out = SharedRows::new(out);
-    with_scratch(kernels.threads(), shape.batch * shape.n_head, (scratch, len), |heads, scratch| {
+    with_scratch(kernels.threads(), shape.batch * shape.n_head, scratch, len, |heads, scores, factors: &mut [E]| {
         for index in heads {
             let head = Head::new(input, index);
-            if shape.n_query <= QUERIES_UNPACKED {
-                kernels.run(ForwardUnpacked { head, out: &out, scores: &mut scratch[..shape.n_key] });
+            if is_packed {
+                E::run(kernels, Forward { head, out: &out, scores, factors });
             } else {
-                kernels.run(Forward { head, out: &out, scratch });
+                kernels.run(ForwardUnpacked { head, out: &out, scores: &mut scores[..shape.n_key] });
             }
         }
     });
 }
 
-struct Forward<'a> {
-    head: Head<'a>,
-    out: &'a SharedRows<'a>,
-    scratch: &'a mut [f32],
+/// Elements of the keys of a head as a right factor.
+fn keys_len<E: Factor>(input: &AttentionInput) -> usize {
+    packed_len(E::depth(input.shape.head_dim), input.shape.n_key)
 }
 
-impl Op for Forward<'_> {
+/// Elements of the values of a head as a right factor.
+fn values_len<E: Factor>(input: &AttentionInput) -> usize {
+    packed_len(E::depth(input.shape.n_key), input.shape.head_dim)
+}
+
+struct Forward<'a, E> {
+    head: Head<'a>,
+    out: &'a SharedRows<'a>,
+    scores: &'a mut [f32],
+    factors: &'a mut [E],
+}
+
+impl<E: Factor> Op for Forward<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Forward { head, out, scratch } = self;
+        let Forward { head, out, scores, factors } = self;
         let (input, shape) = (head.input, head.input.shape);
-        let (keys, scratch) = scratch.split_at_mut(packed_len(shape.head_dim, shape.n_key));
-        let (values, scores) = scratch.split_at_mut(packed_len(shape.n_key, shape.head_dim));
-        gemm::pack_transposed(head.rows(input.k, shape.n_key), shape.head_dim, keys);
-        gemm::pack(head.rows(input.v, shape.n_key), shape.n_key, values);
+        let (keys, factors) = factors.split_at_mut(keys_len::<E>(input));
+        let (values, room) = factors.split_at_mut(values_len::<E>(input));
+        E::pack_transposed(s, head.rows(input.k, shape.n_key), shape.head_dim, keys);
+        E::pack(s, head.rows(input.v, shape.n_key), shape.n_key, values);
         for first in (0..shape.n_query).step_by(QUERIES) {
             let queries = first..shape.n_query.min(first + QUERIES);
             let scores = &mut scores[..queries.len() * shape.n_key];
-            let left = head.left(input.q, shape.n_query, queries.clone());
+            let left = E::left(s, head.left(input.q, shape.n_query, queries.clone()), room);
             multiply(s, &left, (keys, shape.n_key), scores);
             let mut inverse = [0.0; QUERIES];
             for (row, scores) in scores.chunks_exact_mut(shape.n_key).enumerate() {
                 inverse[row] = head.exponentials(s, first + row, scores);
             }
-            let left = dense(scores, (queries.len(), shape.n_key));
+            let left = E::left(s, dense(scores, (queries.len(), shape.n_key)), room);
             // Safety: every head has columns of its own.
             unsafe { multiply_into(s, &left, (values, shape.head_dim), head.output(out, shape.n_query, first)) };
             // The denominators come last, where rows are shorter.
@@ -170,10 +221,10 @@ fn transposed(data: &[f32], (depth, rows): (usize, usize)) -> Left<'_> {
 
 /// Writes a product to contiguous memory.
 #[inline(always)]
-fn multiply<S: Simd>(s: S, left: &Left, (panels, columns): (&[f32], usize), out: &mut [f32]) {
+fn multiply<S: Simd, E: Element>(s: S, left: &Left<E>, (panels, columns): (&[E], usize), out: &mut [f32]) {
     let rows = SharedRows::new(RowsMut::new(out, columns));
     // Safety: the output is borrowed mutably.
-    unsafe { multiply_into(s, left, (panels, columns), Output { rows: &rows, first_row: 0, first_column: 0 }) }
+    unsafe { multiply_into(s, left, (panels, columns), Output::whole(&rows)) }
 }
 
 /// Writes a product to a part of something larger.
@@ -181,7 +232,7 @@ fn multiply<S: Simd>(s: S, left: &Left, (panels, columns): (&[f32], usize), out:
 /// # Safety
 /// Nothing else may use this part meanwhile.
 #[inline(always)]
-unsafe fn multiply_into<S: Simd>(s: S, left: &Left, (panels, columns): (&[f32], usize), output: Output) {
+unsafe fn multiply_into<S: Simd, E: Element>(s: S, left: &Left<E>, (panels, columns): (&[E], usize), output: Output) {
     let right = Right { panels, columns };
     // Safety: the caller's promise.
     unsafe { gemm::product(s, (left, &right), None, output, 0..columns.div_ceil(gemm::PANEL)) }
@@ -238,28 +289,37 @@ fn weighted_sum<'a, S: Simd>(s: S, (weights, rows): (&[f32], impl Iterator<Item 
 }
 
 /// Gradients of all heads.
-pub(super) fn backward(
+pub(super) fn backward<E: Factor>(
     kernels: Kernels,
     input: &AttentionInput,
     grad_out: Rows,
     grads: AttentionGrads,
-    scratch: &mut Vec<f32>,
+    scratch: &mut AttentionScratch,
 ) {
     let shape = input.shape;
     let grads = SharedGrads { q: SharedRows::new(grads.q), k: SharedRows::new(grads.k), v: SharedRows::new(grads.v) };
-    let len = 2 * shape.n_query * shape.n_key + panels_len(input);
-    with_scratch(kernels.threads(), shape.batch * shape.n_head, (scratch, len), |heads, scratch| {
+    let len = (2 * shape.n_query * shape.n_key, panels_len::<E>(input) + room_len::<E>(input));
+    with_scratch(kernels.threads(), shape.batch * shape.n_head, scratch, len, |heads, scores, factors: &mut [E]| {
         for index in heads {
-            kernels.run(Backward { head: Head::new(input, index), grad_out, grads: &grads, scratch });
+            E::run(kernels, Backward { head: Head::new(input, index), grad_out, grads: &grads, scores, factors });
         }
     });
 }
 
-/// Room for the largest factor that the backward pass packs; one at a time.
-fn panels_len(input: &AttentionInput) -> usize {
+/// Elements of the largest right factor of the backward pass; there is one at a time.
+fn panels_len<E: Factor>(input: &AttentionInput) -> usize {
     let shape = input.shape;
     let tokens = shape.n_key.max(shape.n_query);
-    packed_len(shape.head_dim, tokens).max(packed_len(tokens, shape.head_dim))
+    packed_len(E::depth(shape.head_dim), tokens).max(packed_len(E::depth(tokens), shape.head_dim))
+}
+
+/// The same of the left ones.
+fn room_len<E: Factor>(input: &AttentionInput) -> usize {
+    let AttentionShape { n_query, n_key, head_dim, .. } = input.shape;
+    [(n_query, head_dim), (n_query, n_key), (n_key, n_query)]
+        .into_iter()
+        .map(|(rows, depth)| E::left_len(rows, depth))
+        .fold(0, usize::max)
 }
 
 struct SharedGrads<'a> {
@@ -268,51 +328,51 @@ struct SharedGrads<'a> {
     v: SharedRows<'a>,
 }
 
-struct Backward<'a> {
+struct Backward<'a, E> {
     head: Head<'a>,
     grad_out: Rows<'a>,
     grads: &'a SharedGrads<'a>,
-    scratch: &'a mut [f32],
+    scores: &'a mut [f32],
+    factors: &'a mut [E],
 }
 
-impl Op for Backward<'_> {
+impl<E: Factor> Op for Backward<'_, E> {
     type Output = ();
 
     /// With `P` the probabilities and `S` the scores before the scale:
     /// `dV = P^T dO`, `dP = dO V^T`, `dS = softmax'(dP)`, `dQ = dS K`, `dK = dS^T Q`.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Backward { head, grad_out, grads, scratch } = self;
+        let Backward { head, grad_out, grads, scores, factors } = self;
         let (input, shape) = (head.input, head.input.shape);
         let (n_query, n_key, head_dim) = (shape.n_query, shape.n_key, shape.head_dim);
-        let (p, scratch) = scratch.split_at_mut(n_query * n_key);
-        let (ds, panels) = scratch.split_at_mut(n_query * n_key);
+        let (p, ds) = scores.split_at_mut(n_query * n_key);
+        let (panels, room) = factors.split_at_mut(panels_len::<E>(input));
 
-        gemm::pack_transposed(head.rows(input.k, n_key), head_dim, panels);
-        multiply(s, &head.left(input.q, n_query, 0..n_query), (panels, n_key), p);
+        E::pack_transposed(s, head.rows(input.k, n_key), head_dim, panels);
+        let left = E::left(s, head.left(input.q, n_query, 0..n_query), room);
+        multiply(s, &left, (panels, n_key), p);
         for (query, row) in p.chunks_exact_mut(n_key).enumerate() {
             head.probabilities(s, query, row);
         }
-        gemm::pack(head.rows(grad_out, n_query), n_query, panels);
+        E::pack(s, head.rows(grad_out, n_query), n_query, panels);
+        let left = E::left(s, transposed(p, (n_query, n_key)), room);
         // Safety: every head has columns of its own, here and below.
-        unsafe {
-            multiply_into(s, &transposed(p, (n_query, n_key)), (panels, head_dim), head.output(&grads.v, n_key, 0));
-        }
+        unsafe { multiply_into(s, &left, (panels, head_dim), head.output(&grads.v, n_key, 0)) };
 
-        gemm::pack_transposed(head.rows(input.v, n_key), head_dim, panels);
-        multiply(s, &head.left(grad_out, n_query, 0..n_query), (panels, n_key), ds);
+        E::pack_transposed(s, head.rows(input.v, n_key), head_dim, panels);
+        let left = E::left(s, head.left(grad_out, n_query, 0..n_query), room);
+        multiply(s, &left, (panels, n_key), ds);
         for (p, ds) in p.chunks_exact(n_key).zip(ds.chunks_exact_mut(n_key)) {
             softmax_backward(s, p, ds, input.scale);
         }
-        gemm::pack(head.rows(input.k, n_key), n_key, panels);
+        E::pack(s, head.rows(input.k, n_key), n_key, panels);
+        let left = E::left(s, dense(ds, (n_query, n_key)), room);
         // Safety: as above.
-        unsafe {
-            multiply_into(s, &dense(ds, (n_query, n_key)), (panels, head_dim), head.output(&grads.q, n_query, 0))
-        };
-        gemm::pack(head.rows(input.q, n_query), n_query, panels);
+        unsafe { multiply_into(s, &left, (panels, head_dim), head.output(&grads.q, n_query, 0)) };
+        E::pack(s, head.rows(input.q, n_query), n_query, panels);
+        let left = E::left(s, transposed(ds, (n_query, n_key)), room);
         // Safety: as above.
-        unsafe {
-            multiply_into(s, &transposed(ds, (n_query, n_key)), (panels, head_dim), head.output(&grads.k, n_key, 0));
-        }
+        unsafe { multiply_into(s, &left, (panels, head_dim), head.output(&grads.k, n_key, 0)) };
     }
 }

@@ -8,6 +8,7 @@ mod heads;
 pub mod reference;
 
 use crate::error::check_len;
+use crate::matmul::{Format, Pair};
 use crate::{KernelError, Kernels, Rows, RowsMut};
 
 /// Sizes of an attention.
@@ -47,6 +48,9 @@ pub struct AttentionInput<'a, T = f32> {
     pub scale: T,
     /// Which keys a query sees.
     pub mask: Mask<'a>,
+    /// Numbers in which products are computed where there are more than two queries: with [`Format::Bf16`] and [`Format::Int8`] their
+    /// factors are rounded to bf16, probabilities too. Scores and sums are f32.
+    pub format: Format,
 }
 
 /// Which keys a query sees.
@@ -119,13 +123,16 @@ impl<T> AttentionInput<'_, T> {
 /// reused, so that later calls of that size allocate nothing.
 #[derive(Clone, Debug, Default)]
 pub struct AttentionScratch {
-    buffer: Vec<f32>,
+    scores: Vec<f32>,
+    factors: Vec<f32>,
+    rounded: Vec<Pair>,
 }
 
 impl AttentionScratch {
     /// Bytes held at present.
     pub fn bytes(&self) -> usize {
-        self.buffer.capacity() * size_of::<f32>()
+        (self.scores.capacity() + self.factors.capacity()) * size_of::<f32>()
+            + self.rounded.capacity() * size_of::<Pair>()
     }
 }
 
@@ -141,7 +148,10 @@ pub fn forward(
 ) -> Result<(), KernelError> {
     input.check()?;
     out.check("out", input.shape.batch * input.shape.n_query, input.shape.width())?;
-    heads::forward(kernels, input, out, &mut scratch.buffer);
+    match input.format {
+        Format::F32 => heads::forward::<f32>(kernels, input, out, scratch),
+        Format::Bf16 | Format::Int8 => heads::forward::<Pair>(kernels, input, out, scratch),
+    }
     Ok(())
 }
 
@@ -162,6 +172,9 @@ pub fn backward(
     grads.q.check("grad of q", shape.batch * shape.n_query, width)?;
     grads.k.check("grad of k", shape.batch * shape.n_key, width)?;
     grads.v.check("grad of v", shape.batch * shape.n_key, width)?;
-    heads::backward(kernels, input, grad_out, grads, &mut scratch.buffer);
+    match input.format {
+        Format::F32 => heads::backward::<f32>(kernels, input, grad_out, grads, scratch),
+        Format::Bf16 | Format::Int8 => heads::backward::<Pair>(kernels, input, grad_out, grads, scratch),
+    }
     Ok(())
 }

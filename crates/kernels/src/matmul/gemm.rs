@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 
+use crate::Kernels;
 use crate::parallel::SharedRows;
-use crate::simd::Simd;
+use crate::simd::{Op, Simd};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
@@ -18,8 +19,8 @@ const DEPTH: usize = 256;
 
 /// A matrix `[rows, depth]` with any strides, the left factor.
 #[derive(Clone, Copy)]
-pub(crate) struct Left<'a> {
-    pub(crate) data: &'a [f32],
+pub(crate) struct Left<'a, E = f32> {
+    pub(crate) data: &'a [E],
     pub(crate) rows: usize,
     pub(crate) depth: usize,
     pub(crate) row_stride: usize,
@@ -33,36 +34,89 @@ pub(crate) struct Right<'a, E = f32> {
     pub(crate) columns: usize,
 }
 
-/// How the values of a right factor are stored.
-pub(crate) trait Element: Copy {
-    /// The nearest value.
-    fn of(x: f32) -> Self;
+/// What the factors of a product consist of: a value of the depth, or several successive ones.
+pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
+    /// A register of elements.
+    type Register<S: Simd>: Copy;
+
+    /// Runs an operation on such factors.
+    fn run<O: Op>(kernels: Kernels, op: O) -> O::Output;
+    /// Elements that hold a depth of so many values.
+    fn depth(values: usize) -> usize;
+    /// Elements of the room that [`Element::left`] needs.
+    fn left_len(rows: usize, depth: usize) -> usize;
+    /// The left factor `values` `[rows, depth]`, row-major or the transpose of a row-major matrix, in these elements.
+    fn left<'a, S: Simd>(s: S, values: Left<'a>, room: &'a mut [Self]) -> Left<'a, Self>;
+    /// Packs rows `[depth, columns]` as a right factor; columns beyond the last are left as they are, or zero.
+    fn pack<'a, S: Simd>(s: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]);
+    /// Packs the transpose of rows `[columns, depth]`; columns beyond the last are left as they are.
+    fn pack_transposed<'a, S: Simd>(s: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]);
+
+    /// Rows of a tile.
+    fn tile_rows<S: Simd>() -> usize;
+    fn splat<S: Simd>(s: S, x: Self) -> Self::Register<S>;
     /// The first lanes of `src`, which must be long enough.
-    fn load<S: Simd>(s: S, src: &[Self]) -> S::V;
+    fn load<S: Simd>(s: S, src: &[Self]) -> Self::Register<S>;
+    /// `acc + a b`, lane by lane.
+    fn multiply_add<S: Simd>(s: S, a: Self::Register<S>, b: Self::Register<S>, acc: S::V) -> S::V;
 }
 
 impl Element for f32 {
+    type Register<S: Simd> = S::V;
+
+    #[inline]
+    fn run<O: Op>(kernels: Kernels, op: O) -> O::Output {
+        kernels.run(op)
+    }
+
+    fn depth(values: usize) -> usize {
+        values
+    }
+
+    fn left_len(_: usize, _: usize) -> usize {
+        0
+    }
+
     #[inline(always)]
-    fn of(x: f32) -> Self {
-        x
+    fn left<'a, S: Simd>(_: S, values: Left<'a>, _: &'a mut [Self]) -> Left<'a> {
+        values
+    }
+
+    #[inline(always)]
+    fn pack<'a, S: Simd>(_: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]) {
+        for (k, row) in rows.enumerate() {
+            for (panel, values) in row.chunks(PANEL).enumerate() {
+                panels[(panel * depth + k) * PANEL..][..values.len()].copy_from_slice(values);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pack_transposed<'a, S: Simd>(_: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]) {
+        // Without depth there is nothing to pack, and no panel to find a column in.
+        for (column, row) in rows.enumerate().take_while(|_| depth > 0) {
+            pack_column(column, row, depth, panels);
+        }
+    }
+
+    #[inline(always)]
+    fn tile_rows<S: Simd>() -> usize {
+        S::TILE_ROWS
+    }
+
+    #[inline(always)]
+    fn splat<S: Simd>(s: S, x: Self) -> S::V {
+        s.splat(x)
     }
 
     #[inline(always)]
     fn load<S: Simd>(s: S, src: &[Self]) -> S::V {
         s.load(src)
     }
-}
-
-/// The bits of a bf16.
-impl Element for u16 {
-    #[inline(always)]
-    fn of(x: f32) -> Self {
-        half::bf16::from_f32(x).to_bits()
-    }
 
     #[inline(always)]
-    fn load<S: Simd>(s: S, src: &[Self]) -> S::V {
-        s.load_bf16(src)
+    fn multiply_add<S: Simd>(s: S, a: S::V, b: S::V, acc: S::V) -> S::V {
+        s.fma(a, b, acc)
     }
 }
 
@@ -71,26 +125,22 @@ pub(crate) fn packed_len(depth: usize, columns: usize) -> usize {
     columns.div_ceil(PANEL) * PANEL * depth
 }
 
-/// Packs the transpose of rows `[columns, depth]`; columns beyond the last are left as they are.
+/// Puts `elements` `[depth]` into a column of panels.
 #[inline(always)]
-pub(crate) fn pack_transposed<'a, E: Element>(rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [E]) {
-    // Without depth there is nothing to pack, and no panel to find a column in.
-    for (column, row) in rows.enumerate().take_while(|_| depth > 0) {
-        let panel = &mut panels[column / PANEL * PANEL * depth..][..PANEL * depth];
-        for (slot, &value) in panel[column % PANEL..].iter_mut().step_by(PANEL).zip(row) {
-            *slot = E::of(value);
-        }
+pub(crate) fn pack_column<E: Copy>(column: usize, elements: &[E], depth: usize, panels: &mut [E]) {
+    let panel = &mut panels[column / PANEL * PANEL * depth..][..PANEL * depth];
+    for (slot, &element) in panel[column % PANEL..].iter_mut().step_by(PANEL).zip(elements) {
+        *slot = element;
     }
 }
 
-/// Packs rows `[depth, columns]`; columns beyond the last are left as they are.
-#[inline(always)]
-pub(crate) fn pack<'a>(rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [f32]) {
-    for (k, row) in rows.enumerate() {
-        for (panel, values) in row.chunks(PANEL).enumerate() {
-            panels[(panel * depth + k) * PANEL..][..values.len()].copy_from_slice(values);
-        }
-    }
+/// What a product does with the earlier contents of its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Overwrites them.
+    Set,
+    /// Adds to them.
+    Add,
 }
 
 /// The output `[rows, columns]` of a product, as part of something larger.
@@ -99,16 +149,24 @@ pub(crate) struct Output<'a> {
     pub(crate) rows: &'a SharedRows<'a>,
     pub(crate) first_row: usize,
     pub(crate) first_column: usize,
+    pub(crate) write: Write,
 }
 
-/// `output = left right + bias`, for the panels `panels` only.
+impl<'a> Output<'a> {
+    /// All of `rows`, overwritten.
+    pub(crate) fn whole(rows: &'a SharedRows<'a>) -> Self {
+        Self { rows, first_row: 0, first_column: 0, write: Write::Set }
+    }
+}
+
+/// Writes `left right + bias` to the output, or adds it there, for the panels `panels` only.
 ///
 /// # Safety
 /// Nothing else may use these columns of the output meanwhile.
 #[inline(always)]
 pub(crate) unsafe fn product<S: Simd, E: Element>(
     s: S,
-    (left, right): (&Left, &Right<E>),
+    (left, right): (&Left<E>, &Right<E>),
     bias: Option<&[f32]>,
     output: Output,
     panels: Range<usize>,
@@ -117,7 +175,7 @@ pub(crate) unsafe fn product<S: Simd, E: Element>(
     assert!(left.rows == 0 || left.depth == 0 || last < left.data.len(), "left factor");
     assert!(right.panels.len() >= packed_len(left.depth, right.columns), "right factor");
     // Few rows use a piece of a panel only once, so there the weights had better stream straight through.
-    let depth = if left.rows < S::TILE_ROWS { left.depth.max(1) } else { DEPTH };
+    let depth = if left.rows < E::tile_rows::<S>() { left.depth.max(1) } else { DEPTH };
     let mut start = 0;
     loop {
         let piece = start..left.depth.min(start + depth);
@@ -135,7 +193,7 @@ pub(crate) unsafe fn product<S: Simd, E: Element>(
 
 /// One panel and one piece of the depth.
 struct Strip<'a, E> {
-    left: &'a Left<'a>,
+    left: &'a Left<'a, E>,
     right: &'a Right<'a, E>,
     bias: Option<&'a [f32]>,
     output: Output<'a>,
@@ -152,10 +210,10 @@ unsafe fn panel_product<S: Simd, E: Element>(s: S, job: &Strip<E>) {
         let left = job.left.rows - row;
         // Safety: the rows lie in the left factor; the rest is the caller's promise.
         unsafe {
-            if S::TILE_ROWS >= 12 && left >= 12 {
+            if E::tile_rows::<S>() >= 12 && left >= 12 {
                 strips::<S, E, 12>(s, job, row);
                 row += 12;
-            } else if S::TILE_ROWS >= 6 && left >= 6 {
+            } else if E::tile_rows::<S>() >= 6 && left >= 6 {
                 strips::<S, E, 6>(s, job, row);
                 row += 6;
             } else if left >= 4 {
@@ -214,13 +272,15 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: u
             let whole = depth.start + depth.len() / APART * APART;
             for k in (depth.start..whole).step_by(APART) {
                 for (i, sums) in apart.iter_mut().enumerate() {
-                    let x = s.splat(*first.add((k + i) * left.depth_stride));
-                    *sums = [s.fma(x, load(k + i, 0), sums[0]), s.fma(x, load(k + i, 1), sums[1])];
+                    let x = E::splat(s, *first.add((k + i) * left.depth_stride));
+                    let (b0, b1) = (load(k + i, 0), load(k + i, 1));
+                    *sums = [E::multiply_add(s, x, b0, sums[0]), E::multiply_add(s, x, b1, sums[1])];
                 }
             }
             for k in whole..depth.end {
-                let x = s.splat(*first.add(k * left.depth_stride));
-                apart[0] = [s.fma(x, load(k, 0), apart[0][0]), s.fma(x, load(k, 1), apart[0][1])];
+                let x = E::splat(s, *first.add(k * left.depth_stride));
+                let (b0, b1) = (load(k, 0), load(k, 1));
+                apart[0] = [E::multiply_add(s, x, b0, apart[0][0]), E::multiply_add(s, x, b1, apart[0][1])];
             }
             let pair = |i: usize| s.add(s.add(apart[0][i], apart[1][i]), s.add(apart[2][i], apart[3][i]));
             sums[0] = [pair(0), pair(1)];
@@ -229,8 +289,8 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: u
                 let (b0, b1) = (load(k, 0), load(k, 1));
                 let x = first.add(k * left.depth_stride);
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let x = s.splat(*x.add(r * left.row_stride));
-                    *sums = [s.fma(x, b0, sums[0]), s.fma(x, b1, sums[1])];
+                    let x = E::splat(s, *x.add(r * left.row_stride));
+                    *sums = [E::multiply_add(s, x, b0, sums[0]), E::multiply_add(s, x, b1, sums[1])];
                 }
             }
         }
@@ -238,7 +298,7 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: u
     sums
 }
 
-/// Adds sums to the output, or to the bias at the first piece of the depth.
+/// Adds sums to the output, at the first piece of the depth to the bias and to what the output is to keep.
 ///
 /// # Safety
 /// As [`strips`].
@@ -250,7 +310,9 @@ unsafe fn write<S: Simd, E, const R: usize>(
     row: usize,
     columns: Range<usize>,
 ) {
-    let Output { rows, first_row, first_column } = job.output;
+    let Output { rows, first_row, first_column, write } = job.output;
+    let bias = job.bias.filter(|_| job.depth.start == 0);
+    let keeps = write == Write::Add || job.depth.start > 0;
     for (r, sums) in sums.into_iter().enumerate() {
         let range = first_column + columns.start..first_column + columns.end;
         // Safety: nothing else uses these columns.
@@ -261,12 +323,14 @@ unsafe fn write<S: Simd, E, const R: usize>(
                 break;
             }
             let out = &mut out[first..columns.len().min(first + S::LANES)];
-            let before = match job.bias {
-                _ if job.depth.start > 0 => s.load_partial(out),
-                Some(bias) => s.load_partial(&bias[columns.start + first..][..out.len()]),
-                None => s.zero(),
-            };
-            s.store_partial(s.add(before, sum), out);
+            let mut sum = sum;
+            if let Some(bias) = bias {
+                sum = s.add(s.load_partial(&bias[columns.start + first..][..out.len()]), sum);
+            }
+            if keeps {
+                sum = s.add(s.load_partial(out), sum);
+            }
+            s.store_partial(sum, out);
         }
     }
 }

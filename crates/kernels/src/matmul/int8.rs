@@ -88,7 +88,7 @@ fn scale_of(largest: f32) -> f32 {
 
 /// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
-pub struct QuantisedRows {
+pub(super) struct QuantisedRows {
     /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values as the processor's dot product takes them.
     data: Vec<u8>,
     /// Of each row.
@@ -98,7 +98,7 @@ pub struct QuantisedRows {
 
 impl QuantisedRows {
     /// Bytes held at present.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.data.capacity() + self.scales.capacity() * size_of::<f32>()
     }
 
@@ -200,10 +200,10 @@ impl Op for Int8Product<'_> {
                 row += if left == 1 {
                     self.strips::<S, 1>(s, row, panel);
                     1
-                } else if left <= 4 || S::TILE_ROWS_BYTES < 6 {
+                } else if left <= 4 || S::TILE_ROWS_DOT < 6 {
                     self.strips::<S, 4>(s, row, panel);
                     4
-                } else if left <= 6 || S::TILE_ROWS_BYTES < TILE_ROWS_MAX {
+                } else if left <= 6 || S::TILE_ROWS_DOT < TILE_ROWS_MAX {
                     self.strips::<S, 6>(s, row, panel);
                     6
                 } else {

@@ -1,5 +1,7 @@
-//! Products with prepacked weights, `y = x W^T + bias`, the linear layer of PyTorch.
+//! Products with prepacked weights, `y = x W^T + bias`, the linear layer of PyTorch, and for training products of any two
+//! factors in bf16.
 
+mod bf16;
 pub(crate) mod gemm;
 mod int8;
 pub mod reference;
@@ -15,10 +17,13 @@ use crate::error::check_len;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
 use crate::{Isa, KernelError, Kernels, Rows, RowsMut, Threads};
+pub(crate) use bf16::Pair;
+use bf16::RoundedRows;
 use gemm::{Element, Left, Output, PANEL, Right};
-use int8::{Int8Panels, Int8Product};
+use int8::{Int8Panels, Int8Product, QuantisedRows};
 
-pub use int8::QuantisedRows;
+pub use bf16::{Bf16Scratch, Factor, multiply_bf16};
+pub use gemm::Write;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tiles::{are_available as tiles_are_available, multiply as multiply_tiles};
 
@@ -31,7 +36,7 @@ pub enum Format {
     /// 32-bit floats.
     #[default]
     F32,
-    /// The upper half of 32-bit floats; products are computed in f32.
+    /// The upper half of 32-bit floats; inputs are rounded as they come, products are summed in f32.
     Bf16,
     /// 8-bit integers with a scale per output; inputs are quantised as they come, with a scale per row.
     Int8,
@@ -62,7 +67,7 @@ impl FromStr for Format {
 }
 
 /// A weight matrix `[n_out, n_in]` in the order in which the kernels read it: panels of 32 outputs, each
-/// `[n_in, 32]`. The layout is the same for every instruction set.
+/// `[n_in, 32]`, where several inputs may share an element. The layout is the same for every instruction set.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     panels: Panels,
@@ -75,7 +80,8 @@ pub struct PackedMatrix {
 #[derive(Clone, Debug)]
 enum Panels {
     F32(Vec<f32>),
-    Bf16(Vec<u16>),
+    /// `[n_in / 2, 32]` per panel.
+    Bf16(Vec<Pair>),
     Int8(Int8Panels),
 }
 
@@ -92,11 +98,11 @@ impl PackedMatrix {
     ) -> Result<Self, KernelError> {
         check_len("weight", weight.len(), n_out * n_in)?;
         bias.map_or(Ok(()), |bias| check_len("bias", bias.len(), n_out))?;
-        let rows = || (0..n_out).map(|row| &weight[row * n_in..][..n_in]);
+        let rows = (0..n_out).map(|row| &weight[row * n_in..][..n_in]);
         let panels = match format {
-            Format::F32 => Panels::F32(packed(rows(), n_in, 0.0)),
-            Format::Bf16 => Panels::Bf16(packed(rows(), n_in, 0)),
-            Format::Int8 => Panels::Int8(Int8Panels::new(rows(), n_in)),
+            Format::F32 => Panels::F32(packed(rows, n_in)),
+            Format::Bf16 => Panels::Bf16(bf16::packed(weight, (n_out, n_in))),
+            Format::Int8 => Panels::Int8(Int8Panels::new(rows, n_in)),
         };
         Ok(Self { panels, bias: bias.map(<[f32]>::to_vec), activation: None, n_out, n_in })
     }
@@ -130,7 +136,7 @@ impl PackedMatrix {
     pub fn bytes(&self) -> usize {
         let weights = match &self.panels {
             Panels::F32(data) => data.len() * size_of::<f32>(),
-            Panels::Bf16(data) => data.len() * size_of::<u16>(),
+            Panels::Bf16(data) => data.len() * size_of::<Pair>(),
             Panels::Int8(panels) => panels.bytes(),
         };
         weights + self.bias.as_ref().map_or(0, Vec::len) * size_of::<f32>()
@@ -138,8 +144,8 @@ impl PackedMatrix {
 
     /// `y = x W^T + bias`, activated if so wanted, for `rows` rows: `x` `[rows, n_in]`, `y` `[rows, n_out]`.
     ///
-    /// A single row streams every weight exactly once. With one thread nothing is allocated once `quantised` has
-    /// grown to the largest product; only [`Format::Int8`] uses it.
+    /// A single row streams every weight exactly once. With one thread nothing is allocated once `converted` has
+    /// grown to the largest product; [`Format::F32`] does not use it.
     ///
     /// # Errors
     /// When `x` or `y` is too short; nothing is written then.
@@ -149,16 +155,27 @@ impl PackedMatrix {
         rows: usize,
         x: Rows,
         y: RowsMut,
-        quantised: &mut QuantisedRows,
+        converted: &mut ConvertedRows,
     ) -> Result<(), KernelError> {
         x.check("x", rows, self.n_in)?;
         y.check("y", rows, self.n_out)?;
         let y = SharedRows::new(y);
         let columns = self.n_out;
         match &self.panels {
-            Panels::F32(panels) => self.apply_floats(kernels, (rows, x), &y, Right { panels, columns }),
-            Panels::Bf16(panels) => self.apply_floats(kernels, (rows, x), &y, Right { panels, columns }),
+            Panels::F32(panels) => {
+                let left = Left { data: x.data, rows, depth: self.n_in, row_stride: x.stride, depth_stride: 1 };
+                let (right, bias) = (Right { panels, columns }, self.bias.as_deref());
+                self.in_pieces(kernels, rows, &y, |panels| kernels.run(Apply { left, right, bias, y: &y, panels }));
+            }
+            Panels::Bf16(panels) => {
+                let left = converted.rounded.fill(kernels, (rows, self.n_in), x);
+                let (right, bias) = (Right { panels, columns }, self.bias.as_deref());
+                self.in_pieces(kernels, rows, &y, |panels| {
+                    kernels.run_bf16(Apply { left, right, bias, y: &y, panels })
+                });
+            }
             Panels::Int8(weights) => {
+                let quantised = &mut converted.quantised;
                 quantised.fill(kernels, (rows, self.n_in), x);
                 let (x, bias, depth, amx) = (&*quantised, self.bias.as_deref(), self.n_in, kernels.isa() == Isa::Amx);
                 self.in_pieces(kernels, rows, &y, |panels| {
@@ -167,18 +184,6 @@ impl PackedMatrix {
             }
         }
         Ok(())
-    }
-
-    fn apply_floats<E: Element + Sync>(
-        &self,
-        kernels: Kernels,
-        (rows, x): (usize, Rows),
-        y: &SharedRows,
-        right: Right<E>,
-    ) {
-        let left = Left { data: x.data, rows, depth: self.n_in, row_stride: x.stride, depth_stride: 1 };
-        let bias = self.bias.as_deref();
-        self.in_pieces(kernels, rows, y, |panels| kernels.run(Apply { left, right, bias, y, panels }));
     }
 
     /// Calls `work` with the panels of each piece, on the threads of `kernels`, and activates what it wrote to `y`.
@@ -212,24 +217,40 @@ impl PackedMatrix {
 
     /// Weight `(row, column)` of the original matrix, as it is computed with.
     fn at(&self, row: usize, column: usize) -> f32 {
-        let index = (row / PANEL * self.n_in + column) * PANEL + row % PANEL;
         match &self.panels {
-            Panels::F32(data) => data[index],
-            Panels::Bf16(data) => half::bf16::from_bits(data[index]).to_f32(),
+            Panels::F32(data) => data[(row / PANEL * self.n_in + column) * PANEL + row % PANEL],
+            Panels::Bf16(panels) => bf16::at(panels, row, column, self.n_in),
             Panels::Int8(panels) => panels.at(row, column, self.n_in),
         }
     }
 }
 
-fn packed<'a, E: Element>(rows: impl ExactSizeIterator<Item = &'a [f32]>, n_in: usize, zero: E) -> Vec<E> {
-    let mut data = vec![zero; gemm::packed_len(n_in, rows.len())];
-    gemm::pack_transposed(rows, n_in, &mut data);
+/// Rows as products in bf16 or in 8 bits take them, and the memory for them; one serves any number of products, one at a
+/// time.
+#[derive(Clone, Debug, Default)]
+pub struct ConvertedRows {
+    rounded: RoundedRows,
+    quantised: QuantisedRows,
+}
+
+impl ConvertedRows {
+    /// Bytes held at present.
+    pub fn bytes(&self) -> usize {
+        self.rounded.bytes() + self.quantised.bytes()
+    }
+}
+
+fn packed<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, n_in: usize) -> Vec<f32> {
+    let mut data = vec![0.0; gemm::packed_len(n_in, rows.len())];
+    for (column, row) in rows.enumerate().take_while(|_| n_in > 0) {
+        gemm::pack_column(column, row, n_in, &mut data);
+    }
     data
 }
 
-/// Some panels of a product in f32.
+/// Some panels of a product summed in f32.
 struct Apply<'a, E> {
-    left: Left<'a>,
+    left: Left<'a, E>,
     right: Right<'a, E>,
     bias: Option<&'a [f32]>,
     y: &'a SharedRows<'a>,
@@ -241,7 +262,7 @@ impl<E: Element> Op for Apply<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let output = Output { rows: self.y, first_row: 0, first_column: 0 };
+        let output = Output::whole(self.y);
         // Safety: every piece has panels, and so columns, of its own.
         unsafe { gemm::product(s, (&self.left, &self.right), self.bias, output, self.panels) }
     }

@@ -21,6 +21,23 @@ pub(super) fn run<O: Op>(op: O) -> O::Output {
     op.run(Avx2(()))
 }
 
+impl Avx2 {
+    /// The nearest bf16 in the upper half of every word, with anything in the lower.
+    #[inline(always)]
+    fn rounded(self, x: __m256) -> __m256i {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            let bits = _mm256_castps_si256(x);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+            // What is no number must not be rounded to infinity.
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+            let unordered = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+            _mm256_blendv_epi8(up, quiet, unordered)
+        }
+    }
+}
+
 impl Simd for Avx2 {
     type V = __m256;
     type I = __m256i;
@@ -28,7 +45,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const STATES: usize = 4;
     const TILE_ROWS: usize = 6;
-    const TILE_ROWS_BYTES: usize = 4;
+    const TILE_ROWS_DOT: usize = 4;
 
     lanewise! {
         add(a, b) = _mm256_add_ps;
@@ -91,12 +108,29 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_bf16(self, src: &[u16]) -> __m256 {
-        let src = &src[..Self::LANES];
-        // Safety: as above, and the slice holds 8 values.
+    fn store_bf16(self, x: __m256, dst: &mut [i32]) {
+        let dst = &mut dst[..Self::LANES / 2];
+        // Safety: the token exists only where the processor has the instructions, and the slice holds 16 bytes.
         unsafe {
-            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(src.as_ptr().cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+            let words = _mm256_srli_epi32::<16>(self.rounded(x));
+            let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(dst.as_mut_ptr().cast(), _mm_packus_epi32(low, high));
+        }
+    }
+
+    #[inline(always)]
+    fn zip_bf16(self, low: __m256, high: __m256) -> __m256i {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm256_blend_epi16::<0xaa>(_mm256_srli_epi32::<16>(self.rounded(low)), self.rounded(high)) }
+    }
+
+    #[inline(always)]
+    fn dot2(self, acc: __m256, a: __m256i, b: __m256i) -> __m256 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
+            let high = |x| _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(0xffff_0000_u32 as i32)));
+            _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), acc))
         }
     }
 
@@ -133,6 +167,13 @@ impl Simd for Avx2 {
         let src = &src[..Self::LANES];
         // Safety: as above, and the slice holds 8 values.
         unsafe { _mm256_loadu_si256(src.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_i32(self, x: __m256i, dst: &mut [i32]) {
+        let dst = &mut dst[..Self::LANES];
+        // Safety: as above, and the slice holds 8 values.
+        unsafe { _mm256_storeu_si256(dst.as_mut_ptr().cast(), x) }
     }
 
     #[inline(always)]

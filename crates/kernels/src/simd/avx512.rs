@@ -1,30 +1,58 @@
-//! AVX-512 with VNNI: 16 lanes, 32 registers.
+//! AVX-512 with VNNI, and with BF16 where the processor has it: 16 lanes, 32 registers.
 
 use std::arch::x86_64::*;
 
 use super::{Op, Simd, lanewise};
 
-/// Proof that the processor has AVX-512 F, VL, DQ, BW and VNNI, AVX2 and FMA.
+/// Proof that the processor has AVX-512 F, VL, DQ, BW and VNNI, AVX2 and FMA, and with `BF16` that as well.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(());
+pub(super) struct Avx512<const BF16: bool>(());
 
 /// Runs `op` compiled for AVX-512.
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,avx2,fma")]
 pub(super) fn run<O: Op>(op: O) -> O::Output {
-    op.run(Avx512(()))
+    op.run(Avx512::<false>(()))
+}
+
+/// Runs `op` compiled for AVX-512 with BF16.
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,avx512bf16,avx2,fma")]
+pub(super) fn run_bf16<O: Op>(op: O) -> O::Output {
+    op.run(Avx512::<true>(()))
 }
 
 /// Immediate of `vreduceps`: keep no fraction bits, round down, raise nothing.
 const FLOOR: i32 = 0x09;
 
-impl Simd for Avx512 {
+/// Where the halves of the words of [`Simd::zip_bf16`] come from: each lower one from the first 16, each upper one from the last 16.
+const ZIP: [i16; 32] = [
+    0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+    31,
+];
+
+impl<const BF16: bool> Avx512<BF16> {
+    /// The nearest bf16 in the upper half of every word, for processors that have no instruction for it.
+    #[inline(always)]
+    fn rounded(self, x: __m512) -> __m512i {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            let bits = _mm512_castps_si512(x);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            // What is no number must not be rounded to infinity.
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+            _mm512_mask_blend_epi32(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x), up, quiet)
+        }
+    }
+}
+
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     type I = __m512i;
     type W = __m512i;
     const LANES: usize = 16;
     const STATES: usize = 8;
     const TILE_ROWS: usize = 12;
-    const TILE_ROWS_BYTES: usize = 12;
+    const TILE_ROWS_DOT: usize = 12;
 
     lanewise! {
         add(a, b) = _mm512_add_ps;
@@ -77,12 +105,43 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn load_bf16(self, src: &[u16]) -> __m512 {
-        let src = &src[..Self::LANES];
-        // Safety: as above, and the slice holds 16 values.
+    fn store_bf16(self, x: __m512, dst: &mut [i32]) {
+        let dst = &mut dst[..Self::LANES / 2];
+        // Safety: the token exists only where the processor has the instructions, and the slice holds 32 bytes.
         unsafe {
-            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(src.as_ptr().cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+            let halves: __m256i = if BF16 {
+                std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x))
+            } else {
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(self.rounded(x)))
+            };
+            _mm256_storeu_si256(dst.as_mut_ptr().cast(), halves);
+        }
+    }
+
+    #[inline(always)]
+    fn zip_bf16(self, low: __m512, high: __m512) -> __m512i {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            if BF16 {
+                let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                return _mm512_permutexvar_epi16(_mm512_loadu_si512(ZIP.as_ptr().cast()), halves);
+            }
+            let low = _mm512_srli_epi32::<16>(self.rounded(low));
+            _mm512_mask_blend_epi16(0xaaaa_aaaa, low, self.rounded(high))
+        }
+    }
+
+    #[inline(always)]
+    fn dot2(self, acc: __m512, a: __m512i, b: __m512i) -> __m512 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            if BF16 {
+                let [a, b] = [a, b].map(|x| std::mem::transmute::<__m512i, __m512bh>(x));
+                return _mm512_dpbf16_ps(acc, a, b);
+            }
+            let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
+            let high = |x| _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(0xffff_0000_u32 as i32)));
+            _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), acc))
         }
     }
 
@@ -114,6 +173,13 @@ impl Simd for Avx512 {
         let src = &src[..Self::LANES];
         // Safety: as above, and the slice holds 16 values.
         unsafe { _mm512_loadu_si512(src.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_i32(self, x: __m512i, dst: &mut [i32]) {
+        let dst = &mut dst[..Self::LANES];
+        // Safety: as above, and the slice holds 16 values.
+        unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), x) }
     }
 
     #[inline(always)]

@@ -29,8 +29,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const STATES: usize;
     /// Rows of a tile of the matrix product.
     const TILE_ROWS: usize;
-    /// The same of the one in bytes, whose dot product may need registers of its own.
-    const TILE_ROWS_BYTES: usize;
+    /// The same of those with several values in a lane, whose dot products may need registers of their own.
+    const TILE_ROWS_DOT: usize;
 
     fn splat(self, x: f32) -> Self::V;
     /// The first lanes of `src`, which must be long enough.
@@ -62,8 +62,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `x` where `a < b`, else `y`.
     fn select_lt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     fn abs(self, x: Self::V) -> Self::V;
-    /// The first lanes of bf16 bits, which must be long enough.
-    fn load_bf16(self, src: &[u16]) -> Self::V;
+    /// The nearest bf16 (ties to even) of every lane, two in order to a word, into the first `LANES / 2` words of `dst`, which must be long enough.
+    fn store_bf16(self, x: Self::V, dst: &mut [i32]);
+    /// The nearest bf16 of every lane: those of `low` in the lower halves of words, those of `high` in the upper.
+    fn zip_bf16(self, low: Self::V, high: Self::V) -> Self::I;
+    /// `acc + a_low b_low + a_high b_high` over the two bf16 in each lane.
+    fn dot2(self, acc: Self::V, a: Self::I, b: Self::I) -> Self::V;
     /// Rounds lanes in `[-127, 127]` to integers (ties to even) and stores them as [`Simd::dot4`] takes them: signed bytes, or bytes that are 128 more.
     fn store_bytes(self, x: Self::V, dst: &mut [u8]);
     /// Four bytes in every lane.
@@ -72,6 +76,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_bytes(self, src: &[i8]) -> Self::W;
     /// The first lanes of `src`, which must be long enough.
     fn load_i32(self, src: &[i32]) -> Self::I;
+    /// Fills the first lanes of `dst`, which must be long enough.
+    fn store_i32(self, x: Self::I, dst: &mut [i32]);
     fn zero_i32(self) -> Self::I;
     /// `acc + sum_i x_i w_i` over the four bytes of each lane, `x` from [`Simd::store_bytes`]; where those are 128 more, the sum is that of the bytes as
     /// they are, and [`Simd::unbiased`] makes it right.
@@ -138,11 +144,22 @@ impl Kernels {
         match self.isa() {
             // Safety: `Kernels` exists for available instruction sets only.
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512 => unsafe { avx512::run(op) },
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512::run(op) },
             // Safety: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::run(op) },
             _ => op.run(portable::Portable),
+        }
+    }
+
+    /// The same for an `op` on bf16, for which some processors have instructions.
+    #[inline]
+    pub(crate) fn run_bf16<O: Op>(self, op: O) -> O::Output {
+        match self.isa() {
+            // Safety: `Kernels` exists for available instruction sets only.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx | Isa::Avx512Bf16 => unsafe { avx512::run_bf16(op) },
+            _ => self.run(op),
         }
     }
 }

@@ -29,6 +29,15 @@ fn floor(x: f32) -> f32 {
     if nearest > x { nearest - 1.0 } else { nearest }
 }
 
+/// The bits of the nearest bf16 in the upper half, zeros in the lower.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let up = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+    // What is no number must not be rounded to infinity.
+    (if x.is_nan() { bits | 0x40_0000 } else { up }) & 0xffff_0000
+}
+
 impl Simd for Portable {
     type V = [f32; LANES];
     type I = [i32; LANES];
@@ -36,7 +45,7 @@ impl Simd for Portable {
     const LANES: usize = LANES;
     const STATES: usize = 4;
     const TILE_ROWS: usize = 4;
-    const TILE_ROWS_BYTES: usize = 4;
+    const TILE_ROWS_DOT: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -121,9 +130,21 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn load_bf16(self, src: &[u16]) -> Self::V {
-        let bits = [src[0], src[1], src[2], src[3]];
-        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    fn store_bf16(self, x: Self::V, dst: &mut [i32]) {
+        let bits = x.map(rounded);
+        dst[..LANES / 2].copy_from_slice(&[bits[0] >> 16 | bits[1], bits[2] >> 16 | bits[3]].map(u32::cast_signed));
+    }
+
+    #[inline(always)]
+    fn zip_bf16(self, low: Self::V, high: Self::V) -> Self::I {
+        std::array::from_fn(|i| (rounded(low[i]) >> 16 | rounded(high[i])).cast_signed())
+    }
+
+    #[inline(always)]
+    fn dot2(self, acc: Self::V, a: Self::I, b: Self::I) -> Self::V {
+        let low = |x: i32| f32::from_bits(x.cast_unsigned() << 16);
+        let high = |x: i32| f32::from_bits(x.cast_unsigned() & 0xffff_0000);
+        std::array::from_fn(|i| mul_add(high(a[i]), high(b[i]), mul_add(low(a[i]), low(b[i]), acc[i])))
     }
 
     #[inline(always)]
@@ -146,6 +167,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn load_i32(self, src: &[i32]) -> Self::I {
         [src[0], src[1], src[2], src[3]]
+    }
+
+    #[inline(always)]
+    fn store_i32(self, x: Self::I, dst: &mut [i32]) {
+        dst[..LANES].copy_from_slice(&x);
     }
 
     #[inline(always)]

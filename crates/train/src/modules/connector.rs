@@ -59,7 +59,7 @@ pub(crate) fn forward(
             let pointers = Arc::clone(&frames.pointers);
             pointing = Some(grounding(shape, Arc::clone(&n_visible), pointers, [&q, &k].map(ops::input)));
         }
-        let attended = attention(shape, Arc::clone(&n_visible), [&q, &k, &v].map(ops::input));
+        let attended = attention(scope.precision(), shape, Arc::clone(&n_visible), [&q, &k, &v].map(ops::input));
         x = x + linear(&attn, "out_proj", &attended);
         let branch = mlp(&layer, ["mlp.fc1", "mlp.fc2"], &layer_norm(&layer, "norm_mlp", &x, eps));
         x = x + branch;

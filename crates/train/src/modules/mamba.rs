@@ -39,7 +39,7 @@ pub(crate) fn forward(
         let before = |j: usize| Some(initial.get(j)?.as_ref()?[i].clone());
         let before = (0..lengths.len()).map(before).collect();
         let parameters = names.map(|name| block.input(name));
-        let (y, after) = mixer(shape.clone(), before, ops::input(&xz), parameters);
+        let (y, after) = mixer(scope.precision(), shape.clone(), before, ops::input(&xz), parameters);
         x = x + linear_unbiased(&block, "out_proj", &y);
         last.iter_mut().zip(after).for_each(|(state, block)| state.push(block));
     }

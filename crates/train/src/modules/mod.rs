@@ -44,19 +44,19 @@ pub(crate) fn activation(activation: robomamba_model::Activation) -> Activation 
 /// `x` `[rows, n_in]` through the linear layer `name`.
 fn linear(scope: &Scope, name: &str, x: &Tensor<2>) -> Tensor<2> {
     let layer = scope.under(name);
-    ops::linear::linear(ops::input(x), layer.input("weight"), layer.input("bias"), x.dims()[1])
+    ops::linear::linear(scope.precision(), ops::input(x), layer.input("weight"), layer.input("bias"), x.dims()[1])
 }
 
 /// `x` `[rows, n_in]` through the linear layer `name` that has no bias.
 fn linear_unbiased(scope: &Scope, name: &str, x: &Tensor<2>) -> Tensor<2> {
-    ops::linear::linear_unbiased(ops::input(x), scope.under(name).input("weight"), x.dims()[1])
+    ops::linear::linear_unbiased(scope.precision(), ops::input(x), scope.under(name).input("weight"), x.dims()[1])
 }
 
 /// `x` through the linear layers `names` with an exact GELU between them.
 fn mlp(scope: &Scope, names: [&str; 2], x: &Tensor<2>) -> Tensor<2> {
     let [first, second] = names.map(|name| scope.under(name));
     let parameters = [first.input("weight"), first.input("bias"), second.input("weight"), second.input("bias")];
-    ops::linear::mlp(ops::input(x), parameters, x.dims()[1], Activation::Gelu)
+    ops::linear::mlp(scope.precision(), ops::input(x), parameters, x.dims()[1], Activation::Gelu)
 }
 
 /// `x` through the LayerNorm `name`.

@@ -7,11 +7,12 @@ use robomamba_model::{BackboneConfig, ModelConfig};
 use robomamba_policy::VectorSpec;
 
 use super::{SequenceState, connector, heads, linear, mamba, text, transformer, vision};
+use crate::gemm::Precision;
 use crate::ops::encoder::VisionEncoder;
 use crate::ops::grounding::Pointer;
 use crate::ops::recognition::{Thing, recognition};
 use crate::ops::rows::gather;
-use crate::ops::{self};
+use crate::ops::{self, Compute};
 use crate::parameters::{Leaves, TrainingHeads};
 
 /// The distinct frames of a batch; a frame that repeats, as while waiting, is encoded once.
@@ -104,12 +105,19 @@ pub(crate) struct PolicyModel {
     config: ModelConfig,
     vision: VisionEncoder,
     heads: TrainingHeads,
+    precision: Precision,
 }
 
 impl PolicyModel {
-    /// The model of `config` with the `heads` of training, its vision encoder on `lanes` threads.
-    pub(crate) fn new(config: &ModelConfig, heads: TrainingHeads, lanes: usize) -> Self {
-        Self { config: config.clone(), vision: vision::encoder(config, lanes), heads }
+    /// The model of `config` with the `heads` of training.
+    pub(crate) fn new(config: &ModelConfig, heads: TrainingHeads, compute: Compute) -> Self {
+        let vision = vision::encoder(config, compute);
+        Self { config: config.clone(), vision, heads, precision: compute.precision }
+    }
+
+    /// Numbers in which its linear layers are computed.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The dimensions of the action.

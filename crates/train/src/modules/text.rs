@@ -25,7 +25,7 @@ pub(crate) fn forward(config: &TextConfig, scope: &Scope, texts: &Texts) -> Tens
     for i in 0..config.num_hidden_layers {
         let layer = scope.under(&format!("encoder.layer.{i}"));
         let [q, k, v] = ["query", "key", "value"].map(|p| linear(&layer.under("attention.self"), p, &x));
-        let attended = attention(shape, Arc::clone(&texts.lengths), [&q, &k, &v].map(ops::input));
+        let attended = attention(scope.precision(), shape, Arc::clone(&texts.lengths), [&q, &k, &v].map(ops::input));
         let branch = linear(&layer, "attention.output.dense", &attended);
         x = layer_norm(&layer, "attention.output.LayerNorm", &(x + branch), config.layer_norm_eps);
         let branch = mlp(&layer, ["intermediate.dense", "output.dense"], &x);

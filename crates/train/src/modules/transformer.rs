@@ -27,7 +27,7 @@ pub(crate) fn forward(
         let normed = rms_norm(&layer, "input_layernorm", &x, eps);
         let [q, k, v] = ["q_proj", "k_proj", "v_proj"].map(|p| linear_unbiased(&attn, p, &normed));
         let [q, k] = [q, k].map(|x| rotate(ops::input(&x), lengths, heads, config.rope_theta));
-        let attended = causal_attention(lengths, heads, [&q, &k, &v].map(ops::input));
+        let attended = causal_attention(scope.precision(), lengths, heads, [&q, &k, &v].map(ops::input));
         x = x + linear_unbiased(&attn, "o_proj", &attended);
         let normed = rms_norm(&layer, "post_attention_layernorm", &x, eps);
         let [gate, up] = ["mlp.gate_proj", "mlp.up_proj"].map(|p| linear_unbiased(&layer, p, &normed));

@@ -4,17 +4,17 @@ use burn::tensor::Tensor;
 use robomamba_model::{ModelConfig, ParamSpec, Part, param_specs};
 
 use crate::ops::encoder::VisionEncoder;
-use crate::ops::{self, Input};
+use crate::ops::{self, Compute, Input};
 use crate::parameters::Scope;
 
-/// The encoder of `config` on `lanes` threads.
-pub(crate) fn encoder(config: &ModelConfig, lanes: usize) -> VisionEncoder {
+/// The encoder of `config`.
+pub(crate) fn encoder(config: &ModelConfig, compute: Compute) -> VisionEncoder {
     let below = |spec: ParamSpec| {
         let name = spec.name.strip_prefix("vision.")?.to_string();
         (spec.part == Part::Vision).then_some(ParamSpec { name, ..spec })
     };
     let specs: Vec<_> = param_specs(config).into_iter().filter_map(below).collect();
-    VisionEncoder::new(&config.vision, &specs, lanes)
+    VisionEncoder::new(&config.vision, &specs, compute)
 }
 
 /// Patch tokens `[n_image * n_patch, hidden_size]` of `patches` `[n_image * n_patch, patch_dim]`.

@@ -9,6 +9,7 @@ use robomamba_kernels::attention::{
 use robomamba_kernels::{Rows, RowsMut};
 
 use super::{Forward, FusedOp, Input, apply, kernels};
+use crate::gemm::Precision;
 
 /// Heads side by side in a row.
 #[derive(Clone, Copy, Debug)]
@@ -28,21 +29,30 @@ impl Heads {
 
 /// `softmax(q k^T / sqrt(head_dim)) v` for every sequence of a batch: `q` `[batch * n_query, width]`, `k` and
 /// `v` `[batch * n_key, width]`; sequence `i` sees its first `lengths[i]` keys.
-pub(crate) fn attention(shape: AttentionShape, lengths: Arc<[usize]>, [q, k, v]: [Input; 3]) -> Tensor<2> {
-    apply(
-        Attention { heads: Heads { count: shape.n_head, dim: shape.head_dim }, kind: Kind::Padded { shape, lengths } },
-        [q, k, v],
-    )
+pub(crate) fn attention(
+    precision: Precision,
+    shape: AttentionShape,
+    lengths: Arc<[usize]>,
+    inputs: [Input; 3],
+) -> Tensor<2> {
+    let heads = Heads { count: shape.n_head, dim: shape.head_dim };
+    apply(Attention { precision, heads, kind: Kind::Padded { shape, lengths } }, inputs)
 }
 
 /// Causal self-attention in sequences of `lengths` that lie one after the other in the rows of `q`, `k` and
 /// `v` `[rows, width]`.
-pub(crate) fn causal_attention(lengths: &Arc<[usize]>, heads: Heads, [q, k, v]: [Input; 3]) -> Tensor<2> {
-    apply(Attention { heads, kind: Kind::Causal { lengths: Arc::clone(lengths) } }, [q, k, v])
+pub(crate) fn causal_attention(
+    precision: Precision,
+    lengths: &Arc<[usize]>,
+    heads: Heads,
+    inputs: [Input; 3],
+) -> Tensor<2> {
+    apply(Attention { precision, heads, kind: Kind::Causal { lengths: Arc::clone(lengths) } }, inputs)
 }
 
 #[derive(Clone, Debug)]
 struct Attention {
+    precision: Precision,
     heads: Heads,
     kind: Kind,
 }
@@ -75,7 +85,8 @@ impl Attention {
     ) -> AttentionInput<'a> {
         let width = self.heads.width();
         let [q, k, v] = inputs.map(|input| Rows::new(&input[start * width..], width));
-        AttentionInput { shape, q, k, v, scale: (self.heads.dim as f32).sqrt().recip(), mask }
+        let scale = (self.heads.dim as f32).sqrt().recip();
+        AttentionInput { shape, q, k, v, scale, mask, format: self.precision.format() }
     }
 }
 

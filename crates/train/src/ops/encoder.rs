@@ -20,8 +20,8 @@ use robomamba_kernels::norm::{self, Norm, NormGrads, NormKind};
 use robomamba_kernels::{Kernels, Rows, RowsMut, Threads};
 use robomamba_model::{ParamSpec, VisionConfig};
 
-use super::{Forward, FusedOp, Input, apply, kernels};
-use crate::gemm::{self, Write, add};
+use super::{Compute, Forward, FusedOp, Input, apply, kernels};
+use crate::gemm::{self, Precision, Write, add};
 use crate::lanes::Lanes;
 
 /// Rows (tokens) of a group, about: few enough that a layer's activations fit the second-level cache.
@@ -37,6 +37,7 @@ pub(crate) struct VisionEncoder {
 #[derive(Debug)]
 struct Shared {
     config: VisionConfig,
+    precision: Precision,
     layout: Layout,
     lanes: Lanes,
     /// Buffers of earlier calls, for reuse.
@@ -44,12 +45,13 @@ struct Shared {
 }
 
 impl VisionEncoder {
-    /// An encoder of this configuration on `lanes` threads; `specs` are its parameters, named below `vision.`.
-    pub(crate) fn new(config: &VisionConfig, specs: &[ParamSpec], lanes: usize) -> Self {
+    /// An encoder of this configuration; `specs` are its parameters, named below `vision.`.
+    pub(crate) fn new(config: &VisionConfig, specs: &[ParamSpec], compute: Compute) -> Self {
         let shared = Shared {
             config: config.clone(),
             layout: Layout::new(config, specs),
-            lanes: Lanes::new(lanes),
+            precision: compute.precision,
+            lanes: Lanes::new(compute.lanes),
             spare: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -203,6 +205,7 @@ struct Scratch {
 /// The network with its parameters, as one lane sees it.
 struct Network<'a> {
     config: &'a VisionConfig,
+    precision: Precision,
     layout: &'a Layout,
     parameters: &'a [f32],
     kernels: Kernels,
@@ -211,7 +214,7 @@ struct Network<'a> {
 impl<'a> Network<'a> {
     fn new(shared: &'a Shared, parameters: &'a [f32]) -> Self {
         let kernels = kernels().with_threads(Threads::One);
-        Self { config: &shared.config, layout: &shared.layout, parameters, kernels }
+        Self { config: &shared.config, precision: shared.precision, layout: &shared.layout, parameters, kernels }
     }
 
     fn forward(&self, patches: &[f32], group: &mut Group, output: &mut [f32], scratch: &mut AttentionScratch) {
@@ -232,7 +235,7 @@ impl<'a> Network<'a> {
         let rows = patches.len() / self.config.patch_dim() / self.config.n_patch() * n_token;
         let mut projected = Vec::new();
         let projection = self.layout.projection.view(self.parameters);
-        linear(Write::Set, patches, projection, self.config.patch_dim(), &mut projected);
+        self.linear(Write::Set, patches, projection, self.config.patch_dim(), &mut projected);
         let first = group.layers.first_mut().map_or(&mut group.last, |first| &mut first.x);
         let embedded = if self.layout.pre_norm.is_some() { &mut group.embedded } else { &mut *first };
         embedded.resize(rows * d, 0.0);
@@ -265,14 +268,14 @@ impl<'a> Network<'a> {
         }
         self.norm_forward(&layer.norm1, &a.x, &mut a.normed1);
         for (projection, out) in layer.qkv.iter().zip(&mut a.qkv) {
-            linear(Write::Set, &a.normed1, projection.view(self.parameters), d, out);
+            self.linear(Write::Set, &a.normed1, projection.view(self.parameters), d, out);
         }
         attention::forward(self.kernels, &self.attention_input(&a.qkv), RowsMut::new(&mut a.attended, d), scratch)
             .expect("the buffers were sized for the shape");
         a.x1.copy_from_slice(&a.x);
         self.branch_forward(&a.attended, &layer.out, &layer.scale1, &mut a.branch1, &mut a.x1);
         self.norm_forward(&layer.norm2, &a.x1, &mut a.normed2);
-        linear(Write::Set, &a.normed2, layer.fc1.view(self.parameters), d, &mut a.hidden);
+        self.linear(Write::Set, &a.normed2, layer.fc1.view(self.parameters), d, &mut a.hidden);
         a.activated.resize(a.hidden.len(), 0.0);
         activation::forward(self.kernels, self.activation(), &a.hidden, &mut a.activated).expect("equal lengths");
         x2.copy_from_slice(&a.x1);
@@ -290,9 +293,9 @@ impl<'a> Network<'a> {
     ) {
         let n_in = x.len() / (sum.len() / self.config.hidden_size);
         let Some(scale) = scale else {
-            return linear(Write::Add, x, projection.view(self.parameters), n_in, sum);
+            return self.linear(Write::Add, x, projection.view(self.parameters), n_in, sum);
         };
-        linear(Write::Set, x, projection.view(self.parameters), n_in, branch);
+        self.linear(Write::Set, x, projection.view(self.parameters), n_in, branch);
         let scale = &self.parameters[scale.clone()];
         for (sum, branch) in sum.chunks_exact_mut(scale.len()).zip(branch.chunks_exact(scale.len())) {
             sum.iter_mut().zip(branch).zip(scale).for_each(|((sum, x), scale)| *sum += x * scale);
@@ -399,6 +402,7 @@ impl<'a> Network<'a> {
         }
         let projection = &self.layout.projection;
         gemm::backward_weight(
+            self.precision,
             Write::Add,
             &s.d_normed,
             patches,
@@ -433,6 +437,12 @@ impl<'a> Network<'a> {
         d_branch
     }
 
+    fn linear(&self, write: Write, x: &[f32], weights: (&[f32], Option<&[f32]>), n_in: usize, y: &mut Vec<f32>) {
+        let n_out = weights.0.len() / n_in;
+        y.resize(x.len() / n_in * n_out, 0.0);
+        gemm::forward(self.precision, write, x, weights, n_in, y);
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the operands of one product and where its three results go")]
     fn linear_backward(
         &self,
@@ -444,12 +454,12 @@ impl<'a> Network<'a> {
         grads: &mut [f32],
         dx: &mut Vec<f32>,
     ) {
-        gemm::backward_weight(Write::Add, dy, x, n_in, &mut grads[range.weight.clone()]);
+        gemm::backward_weight(self.precision, Write::Add, dy, x, n_in, &mut grads[range.weight.clone()]);
         if let Some(bias) = &range.bias {
             gemm::backward_bias(Write::Add, dy, &mut grads[bias.clone()]);
         }
         dx.resize(x.len(), 0.0);
-        gemm::backward_input(write, dy, &self.parameters[range.weight.clone()], n_in, dx);
+        gemm::backward_input(self.precision, write, dy, &self.parameters[range.weight.clone()], n_in, dx);
     }
 
     fn norm_forward(&self, range: &LinearRange, x: &[f32], y: &mut [f32]) {
@@ -500,18 +510,13 @@ impl<'a> Network<'a> {
             v: Rows::new(v, width),
             scale: (head_dim as f32).sqrt().recip(),
             mask: Mask::Full,
+            format: self.precision.format(),
         }
     }
 
     fn activation(&self) -> Activation {
         crate::modules::activation(self.config.kind.activation())
     }
-}
-
-fn linear(write: Write, x: &[f32], weights: (&[f32], Option<&[f32]>), n_in: usize, y: &mut Vec<f32>) {
-    let n_out = weights.0.len() / n_in;
-    y.resize(x.len() / n_in * n_out, 0.0);
-    gemm::forward(write, x, weights, n_in, y);
 }
 
 /// Where a matrix or a norm lies in the flat parameters.

@@ -4,47 +4,54 @@ use burn::tensor::Tensor;
 use robomamba_kernels::activation::{self, Activation};
 
 use super::{Forward, FusedOp, Input, apply, kernels};
-use crate::gemm::{self, Write};
+use crate::gemm::{self, Precision, Write};
 
 /// `y = x W^T + bias`: `x` `[rows, n_in]`, `weight` `[n_out, n_in]`, `bias` `[n_out]`.
-pub(crate) fn linear(x: Input, weight: Input, bias: Input, n_in: usize) -> Tensor<2> {
-    apply(Linear { n_in }, [x, weight, bias])
+pub(crate) fn linear(precision: Precision, x: Input, weight: Input, bias: Input, n_in: usize) -> Tensor<2> {
+    apply(Linear { n_in, precision }, [x, weight, bias])
 }
 
 /// [`linear`] without a bias.
-pub(crate) fn linear_unbiased(x: Input, weight: Input, n_in: usize) -> Tensor<2> {
-    apply(Linear { n_in }, [x, weight])
+pub(crate) fn linear_unbiased(precision: Precision, x: Input, weight: Input, n_in: usize) -> Tensor<2> {
+    apply(Linear { n_in, precision }, [x, weight])
 }
 
 /// `y = f(x W1^T + b1) W2^T + b2` with `parameters` `[W1, b1, W2, b2]`, `W1` `[n_hidden, n_in]`.
-pub(crate) fn mlp(x: Input, parameters: [Input; 4], n_in: usize, activation: Activation) -> Tensor<2> {
+pub(crate) fn mlp(
+    precision: Precision,
+    x: Input,
+    parameters: [Input; 4],
+    n_in: usize,
+    activation: Activation,
+) -> Tensor<2> {
     let [w1, b1, w2, b2] = parameters;
-    apply(Mlp { n_in, activation }, [x, w1, b1, w2, b2])
+    apply(Mlp { n_in, activation, precision }, [x, w1, b1, w2, b2])
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Linear {
     n_in: usize,
+    precision: Precision,
 }
 
 impl Linear {
     fn run(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Forward<2, ()> {
         let (rows, n_out) = (x.len() / self.n_in, weight.len() / self.n_in);
         let mut output = vec![0.0; rows * n_out];
-        gemm::forward(Write::Set, x, (weight, bias), self.n_in, &mut output);
+        gemm::forward(self.precision, Write::Set, x, (weight, bias), self.n_in, &mut output);
         Forward { output, shape: [rows, n_out], saved: () }
     }
 
     fn grad_input(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
         let n_out = weight.len() / self.n_in;
         let mut dx = vec![0.0; grad.len() / n_out * self.n_in];
-        gemm::backward_input(Write::Set, grad, weight, self.n_in, &mut dx);
+        gemm::backward_input(self.precision, Write::Set, grad, weight, self.n_in, &mut dx);
         dx
     }
 
     fn grad_weight(&self, x: &[f32], grad: &[f32], len: usize) -> Vec<f32> {
         let mut dw = vec![0.0; len];
-        gemm::backward_weight(Write::Set, grad, x, self.n_in, &mut dw);
+        gemm::backward_weight(self.precision, Write::Set, grad, x, self.n_in, &mut dw);
         dw
     }
 }
@@ -93,6 +100,7 @@ fn grad_bias(grad: &[f32], n_out: usize) -> Vec<f32> {
 struct Mlp {
     n_in: usize,
     activation: Activation,
+    precision: Precision,
 }
 
 /// The hidden layer before and after the activation, `[rows, n_hidden]` each.
@@ -108,11 +116,11 @@ impl FusedOp<5, 2> for Mlp {
     fn forward(&self, [x, w1, b1, w2, b2]: [&[f32]; 5]) -> Forward<2, Hidden> {
         let (rows, n_hidden, n_out) = (x.len() / self.n_in, b1.len(), b2.len());
         let mut before = vec![0.0; rows * n_hidden];
-        gemm::forward(Write::Set, x, (w1, Some(b1)), self.n_in, &mut before);
+        gemm::forward(self.precision, Write::Set, x, (w1, Some(b1)), self.n_in, &mut before);
         let mut after = vec![0.0; before.len()];
         activation::forward(kernels(), self.activation, &before, &mut after).expect("equal lengths");
         let mut output = vec![0.0; rows * n_out];
-        gemm::forward(Write::Set, &after, (w2, Some(b2)), n_hidden, &mut output);
+        gemm::forward(self.precision, Write::Set, &after, (w2, Some(b2)), n_hidden, &mut output);
         Forward { output, shape: [rows, n_out], saved: Hidden { before: before.into(), after: after.into() } }
     }
 
@@ -123,8 +131,8 @@ impl FusedOp<5, 2> for Mlp {
         grad: &[f32],
         wanted: [bool; 5],
     ) -> [Option<Vec<f32>>; 5] {
-        let outer = Linear { n_in: b1.len() };
-        let inner = Linear { n_in: self.n_in };
+        let outer = Linear { n_in: b1.len(), precision: self.precision };
+        let inner = Linear { n_in: self.n_in, precision: self.precision };
         let d_after = outer.grad_input(w2, grad);
         let mut d_before = vec![0.0; d_after.len()];
         activation::backward(kernels(), self.activation, (&hidden.before, &d_after), &mut d_before)

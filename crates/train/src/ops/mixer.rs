@@ -23,7 +23,7 @@ use robomamba_kernels::scan::{
 use robomamba_kernels::{Kernels, Rows, RowsMut, Threads};
 
 use super::{Forward, FusedOp, Input, apply, kernels};
-use crate::gemm::{self, Write, add};
+use crate::gemm::{self, Precision, Write, add};
 
 /// Sizes of a mixer. The sequences lie one after the other in the rows, each with a length of its own, so
 /// that nothing is padded.
@@ -56,6 +56,7 @@ pub(crate) type MixerParameters = [Input; 7];
 /// Runs the mixer over `xz` `[rows, 2 * d_inner]`, each sequence from its own state in `initial` (zeros where
 /// absent), through which no gradient flows. Returns `[rows, d_inner]` and the state of each sequence after its last step.
 pub(crate) fn mixer(
+    precision: Precision,
     shape: MixerShape,
     initial: Vec<Option<BlockState>>,
     xz: Input,
@@ -63,7 +64,7 @@ pub(crate) fn mixer(
 ) -> (Tensor<2>, Vec<BlockState>) {
     let last = Arc::new(Mutex::new(Vec::new()));
     let [conv_w, conv_b, x_proj, dt_w, dt_b, a_log, d] = parameters;
-    let op = Mixer { shape, initial: initial.into(), last: Arc::clone(&last) };
+    let op = Mixer { precision, shape, initial: initial.into(), last: Arc::clone(&last) };
     let y = apply(op, [xz, conv_w, conv_b, x_proj, dt_w, dt_b, a_log, d]);
     let last = std::mem::take(&mut *last.lock().expect("the forward pass did not panic"));
     (y, last)
@@ -71,6 +72,7 @@ pub(crate) fn mixer(
 
 #[derive(Clone, Debug)]
 struct Mixer {
+    precision: Precision,
     shape: MixerShape,
     initial: Arc<[Option<BlockState>]>,
     last: Arc<Mutex<Vec<BlockState>>>,
@@ -436,9 +438,9 @@ impl FusedOp<8, 2> for Mixer {
         let mut last: Vec<_> = self.initial.iter().map(|_| self.shape.zero_state()).collect();
         let u = self.conv_forward(xz, (conv_w, conv_b), &mut last);
         let mut projected = vec![0.0; rows * self.shape.n_projected()];
-        gemm::forward(Write::Set, &u, (x_proj, None), d_inner, &mut projected);
+        gemm::forward(self.precision, Write::Set, &u, (x_proj, None), d_inner, &mut projected);
         let mut delta = vec![0.0; rows * d_inner];
-        gemm::forward(Write::Set, &self.low_rank(&projected), (dt_w, None), dt_rank, &mut delta);
+        gemm::forward(self.precision, Write::Set, &self.low_rank(&projected), (dt_w, None), dt_rank, &mut delta);
         let reads = ScanReads { xz, u: &u, projected: &projected, delta: &delta };
         let params = ScanParams { a_log, d, dt_bias: dt_b };
         let (output, checkpoints) = self.scan_forward(reads, params, &mut last);
@@ -463,8 +465,8 @@ impl FusedOp<8, 2> for Mixer {
 
         let low_rank = self.low_rank(&saved.projected);
         let (mut d_dt_w, mut d_low_rank) = (vec![0.0; dt_w.len()], vec![0.0; low_rank.len()]);
-        gemm::backward_weight(Write::Set, &scan.delta, &low_rank, dt_rank, &mut d_dt_w);
-        gemm::backward_input(Write::Set, &scan.delta, dt_w, dt_rank, &mut d_low_rank);
+        gemm::backward_weight(self.precision, Write::Set, &scan.delta, &low_rank, dt_rank, &mut d_dt_w);
+        gemm::backward_input(self.precision, Write::Set, &scan.delta, dt_w, dt_rank, &mut d_low_rank);
         let mut d_projected = Vec::with_capacity(saved.projected.len());
         let states = scan.b.chunks_exact(d_state).zip(scan.c.chunks_exact(d_state));
         for (low_rank, (b, c)) in d_low_rank.chunks_exact(dt_rank).zip(states) {
@@ -473,8 +475,8 @@ impl FusedOp<8, 2> for Mixer {
             d_projected.extend_from_slice(c);
         }
         let mut d_x_proj = vec![0.0; x_proj.len()];
-        gemm::backward_weight(Write::Set, &d_projected, &saved.u, d_inner, &mut d_x_proj);
-        gemm::backward_input(Write::Add, &d_projected, x_proj, d_inner, &mut scan.u);
+        gemm::backward_weight(self.precision, Write::Set, &d_projected, &saved.u, d_inner, &mut d_x_proj);
+        gemm::backward_input(self.precision, Write::Add, &d_projected, x_proj, d_inner, &mut scan.u);
 
         let (d_conv_w, d_conv_b) = self.conv_backward(xz, (conv_w, conv_b), &scan.u, &mut d_xz);
         let ParameterSums { a_log, d, dt_bias } = scan.parameters;

@@ -30,11 +30,22 @@ use burn::backend::{Autodiff, Flex, FlexDevice};
 use burn::tensor::{Tensor, TensorData};
 use robomamba_kernels::Kernels;
 
+use crate::gemm::Precision;
+
 /// The burn backend that training runs on.
 pub(crate) type Backend = Autodiff<Flex>;
 
 /// A tensor on the tape without its rank.
 pub(crate) type Input = FloatTensor<Backend>;
+
+/// How a model is computed in training.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compute {
+    /// Threads of the vision encoder.
+    pub lanes: usize,
+    /// Of the products of linear layers.
+    pub precision: Precision,
+}
 
 /// The kernels of this processor on the current rayon pool.
 pub(crate) fn kernels() -> Kernels {

@@ -4,6 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use robomamba_model::{BackboneConfig, ModelConfig, Preset, Weights};
 
+use super::COMPUTE;
 use super::gradients::features;
 use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, SequenceState};
 use crate::throughput::random_batch;
@@ -48,11 +49,11 @@ impl Setup {
     fn new(config: ModelConfig) -> Self {
         let (whole, _) = random_batch(&config, (2, 6), TrainingHeads::default(), &mut ChaCha8Rng::seed_from_u64(2));
         let parameters = Parameters::new(&config, &Weights::random(&config, 1), TrainingHeads::default()).unwrap();
-        Self { model: PolicyModel::new(&config, TrainingHeads::default(), 2), parameters, whole, config }
+        Self { model: PolicyModel::new(&config, TrainingHeads::default(), COMPUTE), parameters, whole, config }
     }
 
     fn actions(&self, batch: Batch, initial: &[Option<SequenceState>]) -> (Vec<f32>, Vec<SequenceState>) {
-        let outputs = self.model.forward(&self.parameters.leaves(), batch, initial);
+        let outputs = self.model.forward(&self.parameters.leaves(COMPUTE.precision), batch, initial);
         (ops::values(outputs.actions), outputs.last)
     }
 
@@ -114,7 +115,7 @@ fn a_repeated_frame_is_encoded_once_and_counts_everywhere() {
 fn tokens_that_are_known_do_for_the_pictures() {
     let setup = Setup::new(Preset::Nano.config(features(2)));
     let (pictures, episodes) = (pictures(&setup.whole).clone(), setup.whole.episodes.clone());
-    let tokens = setup.model.tokens(&setup.parameters.leaves(), pictures, episodes);
+    let tokens = setup.model.tokens(&setup.parameters.leaves(COMPUTE.precision), pictures, episodes);
     let mut known = setup.whole.clone();
     known.frames = Frames::Tokens(tokens);
     assert_eq!(setup.actions(setup.whole.clone(), &[]).0, setup.actions(known, &[]).0);

@@ -5,12 +5,14 @@ use rand_chacha::ChaCha8Rng;
 use robomamba_model::{BackboneConfig, ModelConfig, Preset, VisionKind, Weights};
 use robomamba_policy::{CameraSpec, FeatureSpec, VectorSpec};
 
+use super::COMPUTE;
 use crate::learner::{Labels, Learner, LossConfig};
 use crate::modules::{Batch, Frames, PolicyModel};
+use crate::ops::Compute;
 use crate::ops::grounding::Pointer;
 use crate::ops::recognition::Thing;
 use crate::throughput::random_batch;
-use crate::{OptimiserConfig, Parameters, TrainingHeads};
+use crate::{OptimiserConfig, Parameters, Precision, TrainingHeads};
 
 const HEADS: TrainingHeads = TrainingHeads { n_auxiliary: 3, recognition: true, n_pointing: 4 };
 
@@ -25,7 +27,7 @@ pub(super) fn features(n_camera: usize) -> FeatureSpec {
 }
 
 /// A small model whose parameters are all away from their special initial values, so that every one matters.
-fn learner(config: &ModelConfig, lanes: usize) -> Learner {
+fn learner(config: &ModelConfig, compute: Compute) -> Learner {
     let mut parameters = Parameters::new(config, &Weights::random(config, 3), HEADS).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     for value in parameters.list.iter_mut().flat_map(|parameter| &mut parameter.values) {
@@ -42,7 +44,7 @@ fn learner(config: &ModelConfig, lanes: usize) -> Learner {
         recognition: 1.0,
         pointing: 1.0,
     };
-    Learner::new(PolicyModel::new(config, HEADS, lanes), parameters, loss, OptimiserConfig::default()).unwrap()
+    Learner::new(PolicyModel::new(config, HEADS, compute), parameters, loss, OptimiserConfig::default()).unwrap()
 }
 
 #[test]
@@ -65,14 +67,46 @@ fn every_gradient_agrees_with_central_differences() {
 fn gradients_do_not_depend_on_the_number_of_threads() {
     let config = Preset::Nano.config(features(1));
     let (batch, labels) = inputs(&config, (20, 2), &mut ChaCha8Rng::seed_from_u64(2));
-    let gradients = |threads: usize| {
-        let learner = learner(&config, threads);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| learner.gradients(batch.clone(), &labels, &[]).unwrap().1)
-    };
-    let alone = gradients(1);
-    assert!(alone == gradients(2));
-    assert!(alone == gradients(5));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let gradients = |threads: usize| {
+            let learner = learner(&config, Compute { lanes: threads, precision });
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| learner.gradients(batch.clone(), &labels, &[]).unwrap().1)
+        };
+        let alone = gradients(1);
+        assert!(alone == gradients(2), "{precision:?}");
+        assert!(alone == gradients(5), "{precision:?}");
+    }
+}
+
+#[test]
+fn gradients_in_bf16_are_those_in_f32_but_for_rounding() {
+    for (seed, is_transformer) in [(4, false), (5, true)] {
+        let mut config = Preset::Nano.config(features(2));
+        if is_transformer {
+            config.backbone = BackboneConfig::Transformer(config.backbone.to_transformer(64));
+        }
+        let (batch, labels) = inputs(&config, (20, 6), &mut ChaCha8Rng::seed_from_u64(seed));
+        let gradients = |precision| {
+            let learner = learner(&config, Compute { precision, ..COMPUTE });
+            let (losses, gradients, _) = learner.gradients(batch.clone(), &labels, &[]).unwrap();
+            let names = learner.parameters.list.into_iter().map(|parameter| parameter.spec.name);
+            (losses, names.zip(gradients).collect::<Vec<_>>())
+        };
+        let ((exact, expected), (rounded, found)) = (gradients(Precision::F32), gradients(Precision::Bf16));
+        assert!((exact.total - rounded.total).abs() < 0.01 * exact.total, "{} and {}", exact.total, rounded.total);
+        let norm = |values: &[f32]| values.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
+        let largest = expected.iter().map(|(_, values)| norm(values)).fold(0.0, f64::max);
+        let mut differing = 0;
+        for ((name, expected), (_, found)) in expected.iter().zip(&found) {
+            let difference: Vec<f32> = expected.iter().zip(found).map(|(a, b)| a - b).collect();
+            // Values have 8 bits, so errors of some hundredths where many layers lie between; what cancels out has larger ones.
+            let (error, size) = (norm(&difference), norm(expected));
+            assert!(error < 0.06 * size + 1e-3 * largest, "{name}: error {error} of {size}");
+            differing += usize::from(error > 0.0);
+        }
+        assert!(differing * 10 > 9 * found.len(), "{differing} of {} gradients are not those in f32", found.len());
+    }
 }
 
 /// Random inputs and labels for every loss.
@@ -96,7 +130,7 @@ fn inputs(config: &ModelConfig, size: (usize, usize), rng: &mut ChaCha8Rng) -> (
 fn check(config: &ModelConfig, size: (usize, usize)) {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let (batch, labels) = inputs(config, size, &mut rng);
-    let mut learner = learner(config, 2);
+    let mut learner = learner(config, COMPUTE);
     let (_, gradients, _) = learner.gradients(batch.clone(), &labels, &[]).unwrap();
     for (i, gradient) in gradients.iter().enumerate() {
         let name = learner.parameters.list[i].spec.name.clone();

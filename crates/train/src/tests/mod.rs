@@ -1,5 +1,8 @@
 //! Tests of the graph from inside.
 
+use crate::Precision;
+use crate::ops::Compute;
+
 mod batching;
 mod gemm;
 mod gradients;
@@ -9,3 +12,6 @@ mod parity;
 mod planning;
 mod recognition;
 mod stock;
+
+/// On two threads, exactly.
+const COMPUTE: Compute = Compute { lanes: 2, precision: Precision::F32 };

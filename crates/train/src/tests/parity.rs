@@ -9,6 +9,7 @@ use robomamba_model::{BackboneConfig, Checkpoint, ImageTransform, ModelConfig, P
 use robomamba_policy::{ActionChunk, CameraSpec, FeatureSpec, Image, Observation, Policy, VectorSpec};
 use robomamba_runtime::{Format, Model, RuntimeOptions, Session};
 
+use super::COMPUTE;
 use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, Texts};
 use crate::{Parameters, TrainingHeads, ops};
 
@@ -114,9 +115,12 @@ fn check(config: ModelConfig, lengths: &[usize]) {
         lengths.iter().zip(INSTRUCTIONS).map(|(&n, text)| observations(&config.features, text, n, &mut rng)).collect();
 
     let parameters = Parameters::new(config, &checkpoint.weights, TrainingHeads::default()).unwrap();
-    let leaves = parameters.leaves();
-    let outputs =
-        PolicyModel::new(config, TrainingHeads::default(), 2).forward(&leaves, batch(&checkpoint, &episodes), &[]);
+    let leaves = parameters.leaves(COMPUTE.precision);
+    let outputs = PolicyModel::new(config, TrainingHeads::default(), COMPUTE).forward(
+        &leaves,
+        batch(&checkpoint, &episodes),
+        &[],
+    );
     let (actions, logits) = (chosen_plans(outputs.actions, outputs.modes), ops::values(outputs.confidence));
 
     let model = Arc::new(Model::from_checkpoint(Format::F32, &checkpoint).unwrap());

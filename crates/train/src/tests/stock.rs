@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use robomamba_kernels::activation::Activation;
 use robomamba_kernels::attention::AttentionShape;
 
+use crate::Precision;
 use crate::ops::attention::attention;
 use crate::ops::linear::mlp;
 use crate::ops::norm::{layer_norm, rms_norm};
@@ -30,7 +31,7 @@ struct Case {
 const CASES: [Case; 6] = [
     Case {
         name: "mlp",
-        fused: |x| mlp(input(&x[0]), [1, 2, 3, 4].map(|i| input(&flat(&x[i]))), 7, Activation::Gelu),
+        fused: |x| mlp(Precision::F32, input(&x[0]), [1, 2, 3, 4].map(|i| input(&flat(&x[i]))), 7, Activation::Gelu),
         stock: |x| {
             let hidden = x[0].clone().matmul(x[1].clone().transpose()) + x[2].clone();
             gelu(hidden).matmul(x[3].clone().transpose()) + x[4].clone()
@@ -60,7 +61,7 @@ const CASES: [Case; 6] = [
         name: "attention, one head, keys of the padding hidden",
         fused: |x| {
             let shape = AttentionShape { batch: 1, n_query: 4, n_key: 9, n_head: 1, head_dim: 16 };
-            attention(shape, vec![6].into(), [0, 1, 2].map(|i| input(&x[i])))
+            attention(Precision::F32, shape, vec![6].into(), [0, 1, 2].map(|i| input(&x[i])))
         },
         stock: |x| {
             let [k, v] = [1, 2].map(|i| x[i].clone().slice([0..6, 0..16]));

@@ -104,6 +104,8 @@ struct Figures {
 struct TrainingTime {
     /// What learns, and from what.
     work: String,
+    /// Numbers in which the products of its linear layers are computed.
+    precision: String,
     /// Parameters that learn, in millions.
     parameters_m: f64,
     /// Median of a step, in milliseconds.
@@ -229,10 +231,11 @@ fn training(_: Effort, _: bool) -> Result<Vec<TrainingTime>> {
 }
 
 fn training_table(times: &[TrainingTime]) -> Table {
-    let mut table = Table::new(["optimiser step", "parameters", "ms", "steps/s"]);
+    let mut table = Table::new(["optimiser step", "precision", "parameters", "ms", "steps/s"]);
     for time in times {
         let parameters = format!("{:.1} M", time.parameters_m);
-        table.row([time.work.clone(), parameters, format!("{:.1}", time.ms), format!("{:.0}", time.steps_per_s)]);
+        let (ms, steps) = (format!("{:.1}", time.ms), format!("{:.0}", time.steps_per_s));
+        table.row([time.work.clone(), time.precision.clone(), parameters, ms, steps]);
     }
     table
 }

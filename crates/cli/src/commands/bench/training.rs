@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use robomamba_model::{BackboneConfig, ModelConfig, Preset, param_specs};
-use robomamba_train::{ThroughputConfig, measure_throughput};
+use robomamba_train::{Precision, ThroughputConfig, measure_throughput};
 
 use super::{TrainingTime, median, steps};
 
@@ -10,27 +10,34 @@ use super::{TrainingTime, median, steps};
 /// many steps.
 const TRUNK: (usize, usize, usize) = (4, 4, 64);
 
-/// Four blocks of both trunks, and `tabletop` from pictures.
+/// Four blocks of both trunks, and `tabletop` from pictures, in both precisions.
 pub fn measure(threads: usize, quick: bool) -> Result<Vec<TrainingTime>> {
+    robomamba_kernels::keep_freed_memory();
     let (n_layer, n_episode, n_step) = TRUNK;
     let n_repeat = if quick { 1 } else { 7 };
-    let size = ThroughputConfig { n_episode, n_step, n_repeat, lanes: threads, known_tokens: true };
     let mamba = with_blocks(n_layer);
     let mut transformer = mamba.clone();
     transformer.backbone = BackboneConfig::Transformer(mamba.backbone.to_transformer(n_step));
     let of_trunk = format!("of width {}, {n_episode} sequences of {n_step}", mamba.backbone.d_model());
     let policy = Preset::Tabletop.config(steps::robot(Preset::Tabletop, 1));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let models = [
+        (format!("{n_layer} Mamba blocks {of_trunk}"), &mamba, true),
+        (format!("{n_layer} Transformer blocks {of_trunk}"), &transformer, true),
+        (format!("tabletop, all of it, {n_episode} episodes of {n_step} pictures"), &policy, false),
+    ];
+    let size = |precision, known_tokens| ThroughputConfig {
+        n_episode,
+        n_step,
+        n_repeat,
+        lanes: threads,
+        precision,
+        known_tokens,
+    };
+    let runs = models.iter().flat_map(|model| [(model, Precision::F32), (model, Precision::Bf16)]);
     pool.install(|| {
-        Ok(vec![
-            time(format!("{n_layer} Mamba blocks {of_trunk}"), &mamba, size)?,
-            time(format!("{n_layer} Transformer blocks {of_trunk}"), &transformer, size)?,
-            time(
-                format!("tabletop, all of it, {n_episode} episodes of {n_step} pictures"),
-                &policy,
-                ThroughputConfig { known_tokens: false, ..size },
-            )?,
-        ])
+        runs.map(|((work, config, known_tokens), precision)| time(work, config, size(precision, *known_tokens)))
+            .collect()
     })
 }
 
@@ -45,7 +52,7 @@ fn with_blocks(n_layer: usize) -> ModelConfig {
     config
 }
 
-fn time(work: String, config: &ModelConfig, size: ThroughputConfig) -> Result<TrainingTime> {
+fn time(work: &str, config: &ModelConfig, size: ThroughputConfig) -> Result<TrainingTime> {
     let steps = (size.n_episode * size.n_step) as f64;
     let rates = measure_throughput(config, size)?;
     let rate = median(rates);
@@ -53,7 +60,8 @@ fn time(work: String, config: &ModelConfig, size: ThroughputConfig) -> Result<Tr
     let specs = param_specs(config);
     let learning = specs.iter().filter(|spec| !(size.known_tokens && encodes(&spec.name)));
     Ok(TrainingTime {
-        work,
+        work: work.to_owned(),
+        precision: size.precision.to_string(),
         parameters_m: learning.map(|spec| spec.numel()).sum::<usize>() as f64 / 1e6,
         ms: 1e3 * steps / rate,
         steps_per_s: rate,
