@@ -30,7 +30,7 @@ OURS = {
     "ours trunk f32": f"{HISTORY} --preset base --precision f32",
     "ours trunk bf16": f"{HISTORY} --preset base --precision bf16",
     "ours trunk int8": f"{HISTORY} --preset base --precision int8",
-    "ours sequences": "--only sequences --longest 1000 --preset base",
+    "ours sequences": "--only sequences --longest 1000 --preset base --precision f32 --precision bf16",
     "ours training": "--only training",
 }
 
@@ -63,22 +63,22 @@ def ours_trunk(precision):
     return read
 
 
-def ours_sequence(tokens):
+def ours_sequence(tokens, precision="f32"):
     @needs("ours sequences")
     def read(rounds):
         points = rounds["ours sequences"]["sequences"]
-        return next(p["ms"] for p in points if p["trunk"] == "mamba" and p["tokens"] == tokens)
+        return next(p["ms"] for p in points if (p["trunk"], p["precision"], p["tokens"]) == ("mamba", precision, tokens))
 
     return read
 
 
-def ours_training(per_parameter):
+def ours_training(per_parameter, precision="f32"):
     @needs("ours training")
     def read(rounds):
         measured = rounds["ours training"]["training"]
         if not measured:
             sys.exit("our training was not measured: build with `cargo build --release --features train`")
-        mamba = measured[0]
+        mamba = next(m for m in measured if "Mamba" in m["work"] and m["precision"] == precision)
         return mamba["ms"] / (mamba["parameters_m"] if per_parameter else 1)
 
     return read
@@ -116,8 +116,12 @@ COMPARISONS = [
     ("transformers GPT-NeoX", "512 tokens at once, f32", ours_sequence(512), peer("transformers neox-512 f32"), 1.0),
     ("transformers GPT-NeoX", "1,000 tokens at once, f32", ours_sequence(1000), peer("transformers neox-1000 f32"), 1.0),
     ("llama.cpp Transformer", "512 tokens at once, f32", ours_sequence(512), peer("llama.cpp transformer-512 f32"), 1.0),
+    ("transformers GPT-NeoX", "512 tokens at once, bf16", ours_sequence(512, "bf16"), peer("transformers neox-512 bf16"), None),
+    ("transformers Mamba", "512 tokens at once, bf16", ours_sequence(512, "bf16"), peer("transformers mamba-512 bf16"), None),
     ("transformers Mamba", "an optimiser step of 4 blocks", ours_training(False), peer("transformers mamba-train f32"), 8.0),
     ("transformers GPT-NeoX", "the same, per million parameters", ours_training(True), peer("transformers neox-train f32", scale=1 / 28.4), 1.0),
+    ("transformers Mamba", "an optimiser step of 4 blocks, bf16", ours_training(False, "bf16"), peer("transformers mamba-train bf16"), None),
+    ("transformers GPT-NeoX", "the same, per million parameters, bf16", ours_training(True, "bf16"), peer("transformers neox-train bf16", scale=1 / 28.4), None),
 ]
 
 

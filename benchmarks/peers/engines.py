@@ -252,29 +252,35 @@ class TransformersMambaStep:
             self.cache = self.model(inputs_embeds=self.token, cache_params=self.cache, use_cache=True).cache_params
 
 
-@engine("transformers mamba-512 f32", "mamba", 512)
-@engine("transformers mamba-1000 f32", "mamba", 1000)
-@engine("transformers neox-512 f32", "neox", 512)
-@engine("transformers neox-1000 f32", "neox", 1000)
+@engine("transformers mamba-512 f32", "mamba", 512, "float32")
+@engine("transformers mamba-1000 f32", "mamba", 1000, "float32")
+@engine("transformers mamba-512 bf16", "mamba", 512, "bfloat16")
+@engine("transformers neox-512 f32", "neox", 512, "float32")
+@engine("transformers neox-1000 f32", "neox", 1000, "float32")
+@engine("transformers neox-512 bf16", "neox", 512, "bfloat16")
 class TransformersSequence:
     """A whole sequence through transformers' Mamba or GPT-NeoX (12 blocks)."""
 
-    def __init__(self, model, tokens, threads):
+    def __init__(self, model, tokens, dtype, threads):
         self.torch = torch = torch_with(threads)
-        self.model = (transformers_mamba(N_LAYER) if model == "mamba" else transformers_neox(12)).eval()
-        self.tokens = torch.randn(1, tokens, D_MODEL)
+        dtype = getattr(torch, dtype)
+        self.model = (transformers_mamba(N_LAYER) if model == "mamba" else transformers_neox(12)).eval().to(dtype)
+        self.tokens = torch.randn(1, tokens, D_MODEL, dtype=dtype)
 
     def run(self):
         with self.torch.inference_mode():
             self.model(inputs_embeds=self.tokens, use_cache=False)
 
 
-@engine("transformers mamba-train f32", "mamba")
-@engine("transformers neox-train f32", "neox")
+@engine("transformers mamba-train f32", "mamba", False)
+@engine("transformers mamba-train bf16", "mamba", True)
+@engine("transformers neox-train f32", "neox", False)
+@engine("transformers neox-train bf16", "neox", True)
 class TransformersTraining:
-    """An optimiser step of four blocks on 4 sequences of 64."""
+    """An optimiser step of four blocks on 4 sequences of 64, in f32 or with products in bf16 (autocast)."""
 
-    def __init__(self, model, threads):
+    def __init__(self, model, autocast, threads):
+        self.autocast = autocast
         self.torch = torch = torch_with(threads)
         self.model = transformers_mamba(4) if model == "mamba" else transformers_neox(4)
         self.optimiser = torch.optim.AdamW(self.model.parameters())
@@ -282,7 +288,9 @@ class TransformersTraining:
 
     def run(self):
         self.optimiser.zero_grad()
-        self.model(inputs_embeds=self.tokens, use_cache=False).last_hidden_state.square().mean().backward()
+        with self.torch.autocast("cpu", dtype=self.torch.bfloat16, enabled=self.autocast):
+            loss = self.model(inputs_embeds=self.tokens, use_cache=False).last_hidden_state.float().square().mean()
+        loss.backward()
         self.optimiser.step()
 
 

@@ -63,6 +63,16 @@ pub fn peak_rss_mb() -> Option<f64> {
     peak_rss_of(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
+/// Memory that this process occupies now, in bytes; `None` where `/proc` does not tell.
+pub fn rss_bytes() -> Option<i64> {
+    rss_of(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn rss_of(status: &str) -> Option<i64> {
+    let kib: i64 = field(status, "VmRSS")?.strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 fn peak_rss_of(status: &str) -> Option<f64> {
     let kib: f64 = field(status, "VmHWM")?.strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024.0 / 1e6)
@@ -148,8 +158,10 @@ mod tests {
     fn peak_memory_is_read_from_the_kernel() {
         assert_eq!(peak_rss_of("Name:\tx\nVmHWM:\t  1000 kB\n"), Some(1.024));
         assert_eq!(peak_rss_of("Name:\tx\n"), None);
+        assert_eq!(rss_of("VmHWM:\t  1000 kB\nVmRSS:\t  10 kB\n"), Some(10_240));
         if cfg!(target_os = "linux") {
             assert!(peak_rss_mb().unwrap() > 0.5);
+            assert!(rss_bytes().unwrap() as f64 / 1e6 <= peak_rss_mb().unwrap());
         }
     }
 }

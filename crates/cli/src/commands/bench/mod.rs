@@ -156,7 +156,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
     let trunk = if presets.contains(&trunk) { trunk } else { presets[0] };
     let history = if wanted(Section::History) { trunks::history(trunk, &formats, effort)? } else { Vec::new() };
     print(&history, trunks::history_table)?;
-    let sequences = if wanted(Section::Sequences) { trunks::sequences(trunk, effort)? } else { Vec::new() };
+    let sequences = if wanted(Section::Sequences) { trunks::sequences(trunk, &formats, effort)? } else { Vec::new() };
     print(&sequences, trunks::sequence_table)?;
     let training = if wanted(Section::Training) { training(effort, args.quick)? } else { Vec::new() };
     print(&training, training_table)?;

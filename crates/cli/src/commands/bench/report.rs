@@ -39,18 +39,18 @@ fn steps(history: &[HistoryPoint]) -> Option<String> {
     Some(card(&format!("A step of the trunk, {precision}"), &log_log(&series, "steps before it", "ms")))
 }
 
-/// A whole sequence against its length.
+/// A whole sequence against its length, in the format that was measured first.
 fn whole(sequences: &[SequencePoint]) -> Option<String> {
-    sequences.first()?;
+    let precision = &sequences.first()?.precision;
     let of = |trunk: &str| {
-        let points = sequences.iter().filter(|point| point.trunk == trunk);
+        let points = sequences.iter().filter(|point| point.trunk == trunk && point.precision == *precision);
         points.map(|point| (point.tokens as f64, point.ms)).collect()
     };
     let series = [
         Series { name: "Mamba".into(), points: of("mamba") },
         Series { name: "Transformer".into(), points: of("transformer") },
     ];
-    Some(card("A sequence at once, f32", &log_log(&series, "tokens", "ms")))
+    Some(card(&format!("A sequence at once, {precision}"), &log_log(&series, "tokens", "ms")))
 }
 
 fn card(title: &str, chart: &str) -> String {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Effort, median, steps};
 use crate::interrupt;
+use crate::machine::rss_bytes;
 use crate::table::Table;
 
 /// Histories at which steps are timed.
@@ -24,6 +25,8 @@ const REPEATS: usize = 101;
 const REPEATS_LONG: usize = 1_001;
 /// .. which begin here.
 const LONG: usize = 1_000;
+/// History from which on memory is watched.
+const WARM: usize = 100;
 
 /// Steps of one trunk after `history` steps.
 #[derive(Clone, Debug, Serialize)]
@@ -42,12 +45,16 @@ pub struct HistoryPoint {
     pub recomputed_ms: Option<f64>,
     /// What is carried from step to step, in bytes.
     pub state_bytes: usize,
+    /// How much more memory the process holds than when the recurrent trunk was warm, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident_growth: Option<i64>,
 }
 
-/// A whole sequence at once, in f32.
+/// A whole sequence at once.
 #[derive(Clone, Debug, Serialize)]
 pub struct SequencePoint {
     pub trunk: &'static str,
+    pub precision: String,
     pub tokens: usize,
     pub ms: f64,
 }
@@ -106,13 +113,16 @@ fn histories(
     let (x, mut hidden) = (tokens(1, width), vec![0.0; width]);
     let mut workspace = Workspace::new(kernels);
     let mut state = backbone.zeros();
-    let mut first = None;
-    let (mut done, mut points) = (0, Vec::new());
+    let (mut first, mut warm) = (None, None);
+    let (mut done, mut points) = (0, Vec::with_capacity(HISTORIES.len()));
     for history in HISTORIES.into_iter().filter(|&history| history <= longest) {
         while done < history {
             interrupt::check()?;
             done += advance(backbone, &mut state, (done, history), &mut workspace)?;
         }
+        // What the first measurements take in memory is there from the third on.
+        let resident = rss_bytes().filter(|_| is_mamba && history >= WARM);
+        let resident_growth = resident.map(|bytes| bytes - *warm.get_or_insert(bytes));
         let repeats = if is_mamba && history >= LONG { REPEATS_LONG } else { REPEATS };
         let mut step_ms = |state: &mut State| -> Result<f64> {
             let start = Instant::now();
@@ -141,6 +151,7 @@ fn histories(
             matrix_bytes: backbone.matrix_bytes(),
             recomputed_ms: recomputed.then(|| sequence_ms(backbone, history, &mut workspace)).transpose()?,
             state_bytes: state.bytes(),
+            resident_growth,
         });
     }
     Ok(points)
@@ -184,16 +195,18 @@ fn sequence_ms(backbone: &Backbone, count: usize, workspace: &mut Workspace) -> 
     Ok(median(times))
 }
 
-/// Sequences of growing length through both trunks, in f32.
-pub fn sequences(preset: Preset, effort: Effort) -> Result<Vec<SequencePoint>> {
+/// Sequences of growing length through both trunks in every format.
+pub fn sequences(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec<SequencePoint>> {
     let bench = Bench::new(preset, effort.threads)?;
     let mut points = Vec::new();
     for (trunk, config, weights) in &bench.weights {
-        let backbone = Backbone::new(Format::F32, config, weights, "backbone")?;
-        for tokens in [100, 512, 1_000, 10_000].into_iter().filter(|&tokens| tokens <= effort.sequence_max) {
-            let mut workspace = Workspace::new(bench.kernels);
-            let ms = bench.pool.install(|| sequence_ms(&backbone, tokens, &mut workspace))?;
-            points.push(SequencePoint { trunk, tokens, ms });
+        for &format in formats {
+            let backbone = Backbone::new(format, config, weights, "backbone")?;
+            for tokens in [100, 512, 1_000, 10_000].into_iter().filter(|&tokens| tokens <= effort.sequence_max) {
+                let mut workspace = Workspace::new(bench.kernels);
+                let ms = bench.pool.install(|| sequence_ms(&backbone, tokens, &mut workspace))?;
+                points.push(SequencePoint { trunk, precision: format.to_string(), tokens, ms });
+            }
         }
     }
     Ok(points)
@@ -208,6 +221,7 @@ pub fn history_table(points: &[HistoryPoint]) -> Table {
         "of the first",
         "recomputed ms",
         "carried bytes",
+        "memory grew",
     ]);
     for point in points {
         table.row([
@@ -218,16 +232,18 @@ pub fn history_table(points: &[HistoryPoint]) -> Table {
             format!("{:.3}", point.to_first),
             point.recomputed_ms.map_or_else(String::new, |ms| format!("{ms:.1}")),
             point.state_bytes.to_string(),
+            point.resident_growth.map_or_else(String::new, |bytes| format!("{bytes} bytes")),
         ]);
     }
     table
 }
 
 pub fn sequence_table(points: &[SequencePoint]) -> Table {
-    let mut table = Table::new(["sequence", "tokens", "ms", "us per token"]);
+    let mut table = Table::new(["sequence", "precision", "tokens", "ms", "us per token"]);
     for point in points {
         let per_token = format!("{:.1}", point.ms * 1e3 / point.tokens as f64);
-        table.row([point.trunk.to_string(), point.tokens.to_string(), format!("{:.1}", point.ms), per_token]);
+        let (tokens, ms) = (point.tokens.to_string(), format!("{:.1}", point.ms));
+        table.row([point.trunk.to_string(), point.precision.clone(), tokens, ms, per_token]);
     }
     table
 }
