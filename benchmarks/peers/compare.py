@@ -97,6 +97,7 @@ def peer(*names, scale=1.0):
 # Name, work, ours, peer, and the ratio that is aimed at. The parameters of NeoX's four blocks: 28.4 M.
 COMPARISONS = [
     ("OpenVINO int8 + llama.cpp Q8_0", "`base`, a control step", ours_step("base"), peer("openvino vit-base int8", "llama.cpp mamba-step q8"), 1.3),
+    ("OpenVINO int8 + transformers f32", "`base`, a control step", ours_step("base"), peer("openvino vit-base int8", "transformers mamba-step f32"), 1.6),
     ("OpenVINO int8", "ViT-B/16 at 224 px", ours_step("base", "vision"), peer("openvino vit-base int8"), 1.15),
     ("ONNX Runtime int8", "ViT-B/16 at 224 px", ours_step("base", "vision"), peer("onnxruntime vit-base int8"), None),
     ("PyTorch bf16", "ViT-B/16 at 224 px", ours_step("base", "vision"), peer("torch vit-base bf16"), None),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use robomamba_policy::{ChunkQueue, Policy};
-use robomamba_runtime::Format;
+use robomamba_runtime::{Format, LoadOptions, TextWeights};
 use robomamba_sim::{Family, Split};
 use serde::Serialize;
 
@@ -69,12 +69,23 @@ impl Jobs {
     }
 }
 
-/// `--precision FORMAT`.
+/// How a checkpoint is loaded.
 #[derive(Args, Clone, Copy)]
-pub struct Precision {
+pub struct Loading {
     /// Numbers in which the matrices are stored and multiplied: f32, bf16 or int8
     #[arg(long = "precision", value_name = "FORMAT", default_value_t = Format::F32)]
     pub format: Format,
+    /// Keep the text encoder in the checkpoint and read it when the instruction changes: less memory, slower changes
+    #[arg(long)]
+    stream_text: bool,
+}
+
+impl Loading {
+    /// The same for the runtime.
+    pub fn options(&self) -> LoadOptions {
+        let text = if self.stream_text { TextWeights::Stored } else { TextWeights::Resident };
+        LoadOptions { format: self.format, text }
+    }
 }
 
 /// How planned chunks of actions are executed.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use robomamba_model::{BackboneConfig, ModelConfig, param_specs};
-use robomamba_runtime::{Format, Model, RuntimeOptions, Session};
+use robomamba_runtime::{Format, LoadOptions, Model, RuntimeOptions, Session};
 use robomamba_sim::{Environment, Tabletop};
 
 /// The shipped checkpoint, relative to the project's root.
@@ -42,15 +42,15 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the checkpoint folder `path`, see [`resolve`], to run with weights in `format`.
+    /// Loads the checkpoint folder `path`, see [`resolve`], as `options` say.
     ///
     /// # Errors
     /// When it is incomplete or damaged, or was made for another robot.
-    pub fn open(path: &Path, format: Format) -> Result<Self> {
+    pub fn open(path: &Path, options: LoadOptions) -> Result<Self> {
         let path = &resolve(path);
         let context = || format!("cannot load the checkpoint {}", path.display());
-        let model = Arc::new(Model::load_as(format, path).with_context(context)?);
-        let loaded = Self { path: path.into(), model, format };
+        let model = Arc::new(Model::load_with(options, path).with_context(context)?);
+        let loaded = Self { path: path.into(), model, format: options.format };
         loaded.check_robot().with_context(context)?;
         Ok(loaded)
     }

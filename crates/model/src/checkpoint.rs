@@ -13,7 +13,13 @@
 //!
 //! The names are those of LeRobot's `pretrained_model` folder.
 
-use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, fs, path::Path};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use robomamba_policy::{FeatureSpec, NormStats, VectorStats};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -64,7 +70,7 @@ impl Checkpoint {
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
         let StoredCheckpoint { config, stats, tokenizer, weights, files } = StoredCheckpoint::open(dir)?;
         Ok(Self {
-            weights: weights.into_inner().read_all(&param_specs(&config))?,
+            weights: weights.into_inner().unwrap_or_else(PoisonError::into_inner).read_all(&param_specs(&config))?,
             config,
             stats,
             tokenizer,
@@ -136,7 +142,7 @@ pub struct StoredCheckpoint {
     pub stats: NormStats,
     /// Turns instructions into tokens.
     pub tokenizer: TextTokenizer,
-    weights: RefCell<TensorFile>,
+    weights: Mutex<TensorFile>,
     files: Vec<String>,
 }
 
@@ -156,13 +162,13 @@ impl StoredCheckpoint {
         };
         let tokenizer = TextTokenizer::from_json(&read(&dir.join(TOKENIZER))?)?;
         check_parts(&config, &stats, &tokenizer)?;
-        Ok(Self { config, stats, tokenizer, weights: RefCell::new(weights), files })
+        Ok(Self { config, stats, tokenizer, weights: Mutex::new(weights), files })
     }
 }
 
 impl Tensors for StoredCheckpoint {
     fn values(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, ModelError> {
-        let tensor = self.weights.borrow_mut().read(name)?;
+        let tensor = self.weights.lock().unwrap_or_else(PoisonError::into_inner).read(name)?;
         check_shape(name, shape, &tensor.shape)?;
         Ok(Cow::Owned(tensor.data))
     }

@@ -49,7 +49,7 @@ pub use connector::{Connector, ConnectorContext};
 pub use error::RuntimeError;
 pub use heads::Heads;
 pub use mamba::Mamba;
-pub use model::{Model, Trajectory};
+pub use model::{LoadOptions, Model, TextWeights, Trajectory};
 pub use options::{FrameReuse, RuntimeOptions};
 pub use session::Session;
 pub use state::{KvCache, MambaState, State};

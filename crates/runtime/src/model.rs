@@ -1,6 +1,7 @@
 //! A checkpoint, packed for this processor.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use robomamba_kernels::matmul::Format;
 use robomamba_model::{Checkpoint, ModelConfig, StoredCheckpoint, Tensors, TextTokenizer, param_specs};
@@ -15,6 +16,25 @@ use crate::state::State;
 use crate::text::TextEncoder;
 use crate::vision::VisionEncoder;
 use crate::workspace::Workspace;
+
+/// How a checkpoint folder is loaded; by default in f32 and all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// How matrices are stored and products computed.
+    pub format: Format,
+    /// Where the text encoder is.
+    pub text: TextWeights,
+}
+
+/// Where the parameters of the text encoder, which runs once per instruction, are between instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextWeights {
+    /// Packed in memory.
+    #[default]
+    Resident,
+    /// In the checkpoint, which must stay as it is: a new instruction takes longer, for it reads them, and memory holds a layer at a time.
+    Stored,
+}
 
 /// All that does not change: packed weights, statistics and tokenizer. Share it between sessions in an `Arc`.
 #[derive(Clone, Debug)]
@@ -55,8 +75,21 @@ impl Model {
     /// # Errors
     /// When the folder is incomplete, damaged or does not fit its configuration.
     pub fn load_as(format: Format, dir: impl AsRef<Path>) -> Result<Self, RuntimeError> {
-        let stored = StoredCheckpoint::open(dir.as_ref())?;
-        Self::pack(format, (&stored.config, &stored.stats, &stored.tokenizer), &stored)
+        Self::load_with(LoadOptions { format, ..LoadOptions::default() }, dir)
+    }
+
+    /// Reads the checkpoint folder `dir` as `options` say; see [`Model::load_as`].
+    ///
+    /// # Errors
+    /// When the folder is incomplete, damaged or does not fit its configuration.
+    pub fn load_with(options: LoadOptions, dir: impl AsRef<Path>) -> Result<Self, RuntimeError> {
+        let LoadOptions { format, text } = options;
+        let stored = Arc::new(StoredCheckpoint::open(dir.as_ref())?);
+        let text = match text {
+            TextWeights::Resident => TextEncoder::new(format, &stored.config.text, &*stored, "text")?,
+            TextWeights::Stored => TextEncoder::stored(format, &stored.config.text, Arc::clone(&stored), "text"),
+        };
+        Self::pack(format, (&stored.config, &stored.stats, &stored.tokenizer), &*stored, text)
     }
 
     /// Packs the weights of `checkpoint`, the linear layers in `format`. Norms, the convolution, the scan and the
@@ -68,17 +101,19 @@ impl Model {
         let Checkpoint { config, weights, stats, tokenizer, .. } = checkpoint;
         config.check()?;
         weights.check(&param_specs(config))?;
-        Self::pack(format, (config, stats, tokenizer), weights)
+        let text = TextEncoder::new(format, &config.text, weights, "text")?;
+        Self::pack(format, (config, stats, tokenizer), weights, text)
     }
 
     fn pack(
         format: Format,
         (config, stats, tokenizer): (&ModelConfig, &NormStats, &TextTokenizer),
         weights: &dyn Tensors,
+        text: TextEncoder,
     ) -> Result<Self, RuntimeError> {
         Ok(Self {
             vision: VisionEncoder::new(format, &config.vision, weights, "vision")?,
-            text: TextEncoder::new(format, &config.text, weights, "text")?,
+            text,
             connector: Connector::new(format, config, weights, "connector")?,
             backbone: Backbone::new(format, &config.backbone, weights, "backbone")?,
             heads: Heads::new(format, config, weights, "head")?,

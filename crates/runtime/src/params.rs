@@ -122,6 +122,11 @@ pub(crate) struct NormParams {
 }
 
 impl NormParams {
+    /// Values of a row.
+    pub fn width(&self) -> usize {
+        self.weight.len()
+    }
+
     /// The norm as the kernels take it.
     pub fn view(&self) -> Norm<'_> {
         Norm { kind: self.kind, weight: &self.weight, bias: self.bias.as_deref(), eps: self.eps }

@@ -3,25 +3,37 @@
 //! Devlin et al., arXiv 1810.04805. Upstream: `last_hidden_state` of `transformers.BertModel`. It runs once
 //! per instruction, not once per control step.
 
+use std::sync::Arc;
+
 use robomamba_kernels::activation::Activation;
 use robomamba_kernels::matmul::Format;
-use robomamba_model::{Tensors, TextConfig};
+use robomamba_model::{StoredCheckpoint, Tensors, TextConfig};
 
 use crate::RuntimeError;
 use crate::blocks::{Mlp, SelfAttention, add, add_and_normalise, normalise};
 use crate::params::{Bias, NormParams, Params};
 use crate::workspace::{Workspace, room};
 
-/// A packed BERT encoder.
+/// A BERT encoder, packed for the kernels or still in its checkpoint.
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
+    layers: Layers,
+    config: TextConfig,
+}
+
+#[derive(Clone, Debug)]
+enum Layers {
+    Packed { embeddings: Embeddings, blocks: Vec<TextBlock> },
+    Stored { format: Format, checkpoint: Arc<StoredCheckpoint>, prefix: String },
+}
+
+#[derive(Clone, Debug)]
+struct Embeddings {
     /// `[vocab_size, hidden_size]`.
     words: Vec<f32>,
     /// `[max_position_embeddings, hidden_size]`, the embedding of the first segment already added.
     positions: Vec<f32>,
     norm: NormParams,
-    blocks: Vec<TextBlock>,
-    config: TextConfig,
 }
 
 #[derive(Clone, Debug)]
@@ -39,18 +51,15 @@ impl TextEncoder {
     /// When a parameter is missing or has another shape than `config` says.
     pub fn new(format: Format, config: &TextConfig, weights: &dyn Tensors, prefix: &str) -> Result<Self, RuntimeError> {
         let params = Params::new(format, weights, prefix);
-        let embeddings = params.under("embeddings");
-        let d = config.hidden_size;
-        let blocks = (0..config.num_hidden_layers)
-            .map(|i| TextBlock::new(config, &params.under(format!("encoder.layer.{i}"))))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            words: embeddings.vec("word_embeddings.weight", &[config.vocab_size, d])?,
-            positions: positions(config, &embeddings)?,
-            norm: embeddings.layer_norm("LayerNorm", d, config.layer_norm_eps)?,
-            blocks,
-            config: config.clone(),
-        })
+        let embeddings = Embeddings::new(config, &params)?;
+        let blocks =
+            (0..config.num_hidden_layers).map(|i| TextBlock::new(config, &params, i)).collect::<Result<_, _>>()?;
+        Ok(Self { layers: Layers::Packed { embeddings, blocks }, config: config.clone() })
+    }
+
+    /// Leaves the parameters below `prefix` where they are; every [`TextEncoder::forward`] reads, packs and drops them layer by layer.
+    pub fn stored(format: Format, config: &TextConfig, checkpoint: Arc<StoredCheckpoint>, prefix: &str) -> Self {
+        Self { layers: Layers::Stored { format, checkpoint, prefix: prefix.into() }, config: config.clone() }
     }
 
     /// Sizes of the encoder.
@@ -61,14 +70,22 @@ impl TextEncoder {
     /// Turns the token `ids`, `[CLS]` first and `[SEP]` last, into `tokens` `[ids.len(), hidden_size]`, whose buffer is reused.
     ///
     /// # Errors
-    /// When there is no id, there are more ids than positions, or an id is not in the vocabulary.
+    /// When there is no id, there are more ids than positions, an id is not in the vocabulary, or a stored parameter cannot be read.
     pub fn forward(&self, ids: &[u32], tokens: &mut Vec<f32>, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let (rows, d) = (ids.len(), self.config.hidden_size);
         self.check(ids)?;
-        self.embed(ids, workspace);
-        normalise(&self.norm, rows, workspace)?;
-        for block in &self.blocks {
-            block.forward(rows, workspace)?;
+        match &self.layers {
+            Layers::Packed { embeddings, blocks } => {
+                embeddings.forward(ids, workspace)?;
+                blocks.iter().try_for_each(|block| block.forward(rows, workspace))?;
+            }
+            Layers::Stored { format, checkpoint, prefix } => {
+                let params = Params::new(*format, &**checkpoint, prefix);
+                Embeddings::new(&self.config, &params)?.forward(ids, workspace)?;
+                for i in 0..self.config.num_hidden_layers {
+                    TextBlock::new(&self.config, &params, i)?.forward(rows, workspace)?;
+                }
+            }
         }
         tokens.clear();
         tokens.extend_from_slice(&workspace.normed[..rows * d]);
@@ -89,20 +106,33 @@ impl TextEncoder {
             None => Ok(()),
         }
     }
+}
 
-    /// Starts the residual stream with word, position and segment embeddings.
-    fn embed(&self, ids: &[u32], workspace: &mut Workspace) {
-        let d = self.config.hidden_size;
+impl Embeddings {
+    fn new(config: &TextConfig, params: &Params) -> Result<Self, RuntimeError> {
+        let (params, d) = (params.under("embeddings"), config.hidden_size);
+        Ok(Self {
+            words: params.vec("word_embeddings.weight", &[config.vocab_size, d])?,
+            positions: positions(config, &params)?,
+            norm: params.layer_norm("LayerNorm", d, config.layer_norm_eps)?,
+        })
+    }
+
+    /// Writes the normalised sums of word, position and segment embeddings to `workspace.normed` `[ids.len(), hidden_size]`.
+    fn forward(&self, ids: &[u32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let d = self.norm.width();
         let residual = room(&mut workspace.residual, ids.len() * d);
         for ((row, &id), position) in residual.chunks_exact_mut(d).zip(ids).zip(self.positions.chunks_exact(d)) {
             row.copy_from_slice(&self.words[id as usize * d..][..d]);
             add(row, position);
         }
+        normalise(&self.norm, ids.len(), workspace)
     }
 }
 
 impl TextBlock {
-    fn new(config: &TextConfig, params: &Params) -> Result<Self, RuntimeError> {
+    fn new(config: &TextConfig, params: &Params, layer: usize) -> Result<Self, RuntimeError> {
+        let params = params.under(format!("encoder.layer.{layer}"));
         let (d, f, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
         let qkv = ["attention.self.query", "attention.self.key", "attention.self.value"];
         Ok(Self {

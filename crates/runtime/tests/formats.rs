@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use common::{checkpoint, observation, session};
 use robomamba_model::{Checkpoint, Dtype, Preset};
-use robomamba_policy::{ActionChunk, Policy};
-use robomamba_runtime::{Format, Model};
+use robomamba_policy::{ActionChunk, Observation, Policy};
+use robomamba_runtime::{Format, LoadOptions, Model, TextWeights};
 
 /// Plans for the first `steps` observations, one after the other.
 fn plans(format: Format, checkpoint: &Checkpoint, steps: u64) -> Vec<f32> {
@@ -65,6 +65,41 @@ fn fewer_bits_plan_nearly_the_same() {
         assert!(cosine > least && cosine < 1.0, "{format}: cosine {cosine}");
         assert_eq!(plans(format, &checkpoint, 3), plans(format, &checkpoint, 3), "{format} is not deterministic");
     }
+}
+
+#[test]
+fn a_text_encoder_that_stays_in_the_checkpoint_reads_the_same() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let folder = dir.path().join("model");
+    checkpoint(Preset::Nano, |_| {}).save(&folder, Dtype::F32).expect("the checkpoint can be saved");
+    for format in Format::ALL {
+        let [resident, stored] = [TextWeights::Resident, TextWeights::Stored].map(|text| {
+            let model = Arc::new(Model::load_with(LoadOptions { format, text }, &folder).expect("it can be loaded"));
+            let mut session = session(&model);
+            let mut chunk = ActionChunk::default();
+            let plans = ["reach the red disc", "push the blue square", "reach the red disc"].map(|instruction| {
+                let observation = Observation { instruction: instruction.into(), ..observation(3) };
+                session.act(&observation, &mut chunk).expect("the observation fits");
+                chunk.actions.clone()
+            });
+            assert!(plans[0] != plans[1], "the instruction matters");
+            plans
+        });
+        assert!(resident == stored, "{format}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_was_cut_short_meanwhile_is_named() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let folder = dir.path().join("model");
+    checkpoint(Preset::Nano, |_| {}).save(&folder, Dtype::F32).expect("the checkpoint can be saved");
+    let options = LoadOptions { text: TextWeights::Stored, ..LoadOptions::default() };
+    let model = Arc::new(Model::load_with(options, &folder).expect("it can be loaded"));
+    let file = std::fs::OpenOptions::new().write(true).open(folder.join("model.safetensors")).expect("it is there");
+    file.set_len(1000).expect("it can be cut");
+    let error = session(&model).act(&observation(0), &mut ActionChunk::default()).unwrap_err();
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
 }
 
 #[test]

@@ -23,7 +23,8 @@ pub enum Precision {
     #[default]
     F32,
     /// Both factors are rounded to bf16, sums are f32, as are weights, activations, gradients and the optimiser: the mixed
-    /// precision of Micikevicius et al., arXiv 1710.03740, PyTorch's `autocast`. Twice as fast where the processor has AVX-512 BF16.
+    /// precision of Micikevicius et al., arXiv 1710.03740, PyTorch's `autocast`. A Zen 4 needs half of the time for such a product;
+    /// without AVX-512 BF16 nothing is gained.
     Bf16,
 }
 

@@ -221,7 +221,7 @@ impl Learner {
             let (step, learning_rate) = (self.state.step, self.optimiser.learning_rate);
             return Err(TrainError::Diverged { step, loss: losses.total, learning_rate });
         }
-        let gradients = self.parameters.gradients(&leaves, total.backward());
+        let gradients = leaves.gradients(&self.parameters, total.backward());
         Ok((losses, gradients, outputs.last))
     }
 }

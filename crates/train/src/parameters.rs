@@ -126,24 +126,8 @@ impl Parameters {
     }
 
     /// Puts the present values on the tape, for linear layers that are computed in `precision`.
-    pub(crate) fn leaves(&self, precision: Precision) -> Leaves {
-        let leaf = |p: &Parameter| {
-            let tensor = ops::constant(p.values.clone(), [p.values.len()]);
-            (p.spec.name.clone(), if p.frozen { tensor } else { tensor.require_grad() })
-        };
-        Leaves { tensors: self.list.iter().map(leaf).collect(), precision }
-    }
-
-    /// The gradient of every tensor, in order: zeros where the loss does not depend on it, nothing where it is frozen.
-    pub(crate) fn gradients(&self, leaves: &Leaves, mut gradients: Gradients) -> Vec<Vec<f32>> {
-        let gradient = |p: &Parameter| {
-            if p.frozen {
-                return Vec::new();
-            }
-            let found = leaves.tensors[&p.spec.name].grad_remove(&mut gradients);
-            found.map_or_else(|| vec![0.0; p.values.len()], ops::values)
-        };
-        self.list.iter().map(gradient).collect()
+    pub(crate) fn leaves(&self, precision: Precision) -> Leaves<'_> {
+        Leaves { leaves: self.list.iter().map(|p| (p.spec.name.as_str(), Leaf::of(p))).collect(), precision }
     }
 }
 
@@ -152,14 +136,46 @@ fn zeros(name: String, shape: Vec<usize>, part: Part) -> Parameter {
     Parameter { spec: ParamSpec { name, shape, part }, values, frozen: false }
 }
 
-/// The parameters as flat leaves of burn's tape, by name.
+/// A copy of `values` as a flat tensor.
+fn tensor(values: &[f32]) -> Tensor<1> {
+    ops::constant(values.to_vec(), [values.len()])
+}
+
+/// The parameters of one step, by name.
 #[derive(Debug)]
-pub(crate) struct Leaves {
-    tensors: BTreeMap<String, Tensor<1>>,
+pub(crate) struct Leaves<'a> {
+    leaves: BTreeMap<&'a str, Leaf<'a>>,
     precision: Precision,
 }
 
-impl Leaves {
+#[derive(Debug)]
+enum Leaf<'a> {
+    /// A leaf of burn's tape.
+    Learning(Tensor<1>),
+    /// Copied only where it is asked for, which frozen encoders are not once their tokens are known.
+    Frozen(&'a [f32]),
+}
+
+impl<'a> Leaf<'a> {
+    fn of(parameter: &'a Parameter) -> Self {
+        let values = &parameter.values;
+        if parameter.frozen { Self::Frozen(values) } else { Self::Learning(tensor(values).require_grad()) }
+    }
+}
+
+impl Leaves<'_> {
+    /// The gradient of every tensor of `parameters`, which these leaves are of, in order: zeros where the loss does not depend on it, nothing where
+    /// it is frozen.
+    pub(crate) fn gradients(&self, parameters: &Parameters, mut gradients: Gradients) -> Vec<Vec<f32>> {
+        let gradient = |p: &Parameter| match &self.leaves[p.spec.name.as_str()] {
+            Leaf::Frozen(_) => Vec::new(),
+            Leaf::Learning(tensor) => {
+                tensor.grad_remove(&mut gradients).map_or_else(|| vec![0.0; p.values.len()], ops::values)
+            }
+        };
+        parameters.list.iter().map(gradient).collect()
+    }
+
     /// All parameters.
     pub(crate) fn root(&self) -> Scope<'_> {
         Scope { leaves: self, prefix: String::new() }
@@ -174,7 +190,7 @@ impl Leaves {
 /// Parameters below one prefix.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope<'a> {
-    leaves: &'a Leaves,
+    leaves: &'a Leaves<'a>,
     prefix: String,
 }
 
@@ -192,7 +208,11 @@ impl Scope<'_> {
     /// The flat tensor called `name` here.
     pub(crate) fn tensor(&self, name: &str) -> Tensor<1> {
         let name = format!("{}{name}", self.prefix);
-        self.leaves.tensors.get(&name).unwrap_or_else(|| panic!("the model crate lists no parameter `{name}`")).clone()
+        match self.leaves.leaves.get(name.as_str()) {
+            Some(Leaf::Learning(tensor)) => tensor.clone(),
+            Some(Leaf::Frozen(values)) => tensor(values),
+            None => panic!("the model crate lists no parameter `{name}`"),
+        }
     }
 
     /// The same, ready for an operation.

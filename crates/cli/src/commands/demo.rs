@@ -10,7 +10,7 @@ use robomamba_policy::{ChunkQueue, DeadlineGuard, DeadlineStats};
 use robomamba_runtime::Session;
 use robomamba_sim::{Environment, EpisodeResult, FPS, Family, Instructed, Scenario, Tabletop};
 
-use crate::args::{Execution, Precision};
+use crate::args::{Execution, Loading};
 use crate::drive;
 use crate::figures::{self, DEADLINE_MS, Figures, Percentiles, StateBytes};
 use crate::interrupt::{self, Interrupted};
@@ -40,7 +40,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
-    precision: Precision,
+    loading: Loading,
     /// Only this task family [default: reach, push, pick_place, sequence and remember in turn]
     #[arg(long, value_name = "FAMILY")]
     task: Option<Family>,
@@ -72,7 +72,7 @@ type Driver = DeadlineGuard<ChunkQueue<Session>>;
 /// Runs `demo`.
 pub fn run(args: DemoArgs) -> Result<()> {
     let time = Utc::now();
-    let loaded = Loaded::open(&loaded::find(args.checkpoint.as_deref())?, args.precision.format)?;
+    let loaded = Loaded::open(&loaded::find(args.checkpoint.as_deref())?, args.loading.options())?;
     let folder = RunFolder::create(&args.out.clone().unwrap_or_else(|| Path::new("runs").join(time.folder_name())))?;
     let mut show = Show::begin(&args, &loaded, folder.path(), time)?;
     let seconds = show.play_all(&args)?;

@@ -11,7 +11,7 @@ use robomamba_runtime::Session;
 use robomamba_sim::{Difficulty, Environment, EpisodeResult, Family, Scenario, Split, Tabletop};
 use serde::Serialize;
 
-use crate::args::{Execution, Families, Jobs, Precision, parse_split};
+use crate::args::{Execution, Families, Jobs, Loading, parse_split};
 use crate::drive::{self, Recurrent, RecurrentState};
 use crate::figures::{self, overall};
 use crate::interval::Rate;
@@ -30,7 +30,7 @@ pub struct EvalArgs {
     #[arg(long = "checkpoint", value_name = "DIR")]
     checkpoints: Vec<PathBuf>,
     #[command(flatten)]
-    precision: Precision,
+    loading: Loading,
     #[command(flatten)]
     families: Families,
     /// Episodes per family and checkpoint
@@ -90,7 +90,8 @@ struct Scores {
 pub fn run(args: EvalArgs) -> Result<()> {
     let scenarios = scenarios(&args)?;
     let paths = if args.checkpoints.is_empty() { vec![loaded::find(None)?] } else { args.checkpoints.clone() };
-    let checkpoints = paths.iter().map(|path| Loaded::open(path, args.precision.format)).collect::<Result<Vec<_>>>()?;
+    let checkpoints =
+        paths.iter().map(|path| Loaded::open(path, args.loading.options())).collect::<Result<Vec<_>>>()?;
     let scores = checkpoints.iter().map(|loaded| score(loaded, &scenarios, &args)).collect::<Result<Vec<_>>>()?;
     output::print(table(&scores))?;
     if let Some(path) = &args.json {
@@ -100,7 +101,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
             episodes_per_family: args.episodes,
             difficulty: args.difficulty(),
             recurrent_state: args.recurrent_state(),
-            precision: args.precision.format.to_string(),
+            precision: args.loading.format.to_string(),
             machine: Machine::this(),
             checkpoints: scores,
         };

@@ -17,7 +17,7 @@ use robomamba_sim::{
 };
 use serde::Serialize;
 
-use crate::args::{Execution, Families, Jobs, Precision, Span, parse_fraction, parse_split};
+use crate::args::{Execution, Families, Jobs, Loading, Span, parse_fraction, parse_split};
 use crate::drive::{Recurrent, RecurrentState};
 use crate::loaded::{self, Loaded};
 use crate::output;
@@ -77,7 +77,7 @@ pub struct RecordArgs {
     #[arg(long, requires = "policy")]
     stateless: bool,
     #[command(flatten)]
-    precision: Precision,
+    loading: Loading,
     #[command(flatten)]
     execution: Execution,
     #[command(flatten)]
@@ -124,7 +124,7 @@ struct PolicyPlan {
 
 /// Runs `data record`.
 pub fn run(args: RecordArgs) -> Result<()> {
-    let learner = args.policy.as_deref().map(|path| Loaded::open(path, args.precision.format)).transpose()?;
+    let learner = args.policy.as_deref().map(|path| Loaded::open(path, args.loading.options())).transpose()?;
     let plans = plans(&args)?;
     let mut summaries = Vec::new();
     for plan in &plans {
@@ -174,7 +174,7 @@ impl PolicyPlan {
             manifest,
             share: args.policy_share,
             recurrent_state: RecurrentState::of_flag(args.stateless),
-            precision: args.precision.format.to_string(),
+            precision: args.loading.format.to_string(),
             execution: args.execution,
         })
     }

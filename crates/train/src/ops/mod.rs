@@ -109,7 +109,7 @@ pub(crate) fn constant<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> T
 
 /// The values of a tensor, row-major.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().expect("training tensors are f32")
+    tensor.into_data().try_into_vec().expect("training tensors are f32")
 }
 
 type Value = FloatTensor<Flex>;
