@@ -151,7 +151,7 @@ pub(crate) struct Leaves<'a> {
 #[derive(Debug)]
 enum Leaf<'a> {
     /// A leaf of burn's tape.
-    Learning(Tensor<1>),
+    Learning(Box<Tensor<1>>),
     /// Copied only where it is asked for, which frozen encoders are not once their tokens are known.
     Frozen(&'a [f32]),
 }
@@ -159,7 +159,7 @@ enum Leaf<'a> {
 impl<'a> Leaf<'a> {
     fn of(parameter: &'a Parameter) -> Self {
         let values = &parameter.values;
-        if parameter.frozen { Self::Frozen(values) } else { Self::Learning(tensor(values).require_grad()) }
+        if parameter.frozen { Self::Frozen(values) } else { Self::Learning(Box::new(tensor(values).require_grad())) }
     }
 }
 
@@ -209,7 +209,7 @@ impl Scope<'_> {
     pub(crate) fn tensor(&self, name: &str) -> Tensor<1> {
         let name = format!("{}{name}", self.prefix);
         match self.leaves.leaves.get(name.as_str()) {
-            Some(Leaf::Learning(tensor)) => tensor.clone(),
+            Some(Leaf::Learning(tensor)) => Tensor::clone(tensor),
             Some(Leaf::Frozen(values)) => tensor(values),
             None => panic!("the model crate lists no parameter `{name}`"),
         }
