@@ -30,6 +30,7 @@ OURS = {
     "ours trunk f32": f"{HISTORY} --preset base --precision f32",
     "ours trunk bf16": f"{HISTORY} --preset base --precision bf16",
     "ours trunk int8": f"{HISTORY} --preset base --precision int8",
+    "ours trunk f32, one thread": f"{HISTORY} --preset base --precision f32 --threads 1",
     "ours sequences": "--only sequences --longest 1000 --preset base --precision f32 --precision bf16",
     "ours training": "--only training",
 }
@@ -110,6 +111,8 @@ COMPARISONS = [
     ("llama.cpp BF16", "24 Mamba blocks, a step, bf16", ours_trunk("bf16"), peer("llama.cpp mamba-step bf16"), 1.5),
     ("llama.cpp f32", "24 Mamba blocks, a step, f32", ours_trunk("f32"), peer("llama.cpp mamba-step f32"), None),
     ("transformers f32", "24 Mamba blocks, a step, f32", ours_trunk("f32"), peer("transformers mamba-step f32"), 3.0),
+    ("candle f32", "24 Mamba blocks, a step, f32", ours_trunk("f32"), peer("candle mamba-step f32"), None),
+    ("mamba-rs f32", "24 Mamba blocks, a step, f32, one thread", ours_trunk("f32, one thread"), peer("mamba-rs mamba-step f32"), 1.5),
     ("llama.cpp Q8_0, a Transformer", "a step after 10,000", ours_trunk("int8"), peer("llama.cpp transformer-step-10000 q8"), 8.0),
     ("transformers Mamba", "512 tokens at once, f32", ours_sequence(512), peer("transformers mamba-512 f32"), 10.0),
     ("transformers Mamba", "1,000 tokens at once, f32", ours_sequence(1000), peer("transformers mamba-1000 f32"), 10.0),
@@ -155,7 +158,9 @@ class Worker:
 def measure_ours(robomamba, arguments, threads):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.json"
-        command = [robomamba, "bench", *arguments.split(), "--threads", str(threads), "--json", str(path)]
+        if "--threads" not in arguments:
+            arguments += f" --threads {threads}"
+        command = [robomamba, "bench", *arguments.split(), "--json", str(path)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return json.loads(path.read_text())
 

@@ -318,6 +318,25 @@ class LlamaCpp:
         return statistics.median(result["samples_ns"]) / steps / 1e6
 
 
+@engine("mamba-rs mamba-step f32", "mamba-rs")
+@engine("candle mamba-step f32", "candle")
+class Rust:
+    """A trunk in Rust, which speaks the same way; see rust/src/main.rs. mamba-rs uses one thread, whatever it is told."""
+
+    def __init__(self, name, threads):
+        binary = HERE / "rust" / "target" / "release" / "rust-engines"
+        if not binary.exists():
+            raise FileNotFoundError(f"{binary} is missing; run setup.sh")
+        environment = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen([str(binary), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process.stdout.readline()
+
+    def measure(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
 def measure(work):
     """The median time of a run in milliseconds."""
     if hasattr(work, "measure"):

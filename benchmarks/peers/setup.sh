@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the engines that `compare.py` compares with, beside this file: a Python environment in .venv, and llama.cpp, built
-# for this processor, with two models of random weights in .llama. Needs Python 3.11 with venv, a C++ compiler, and
-# about 8 GB of disk. A second call does only what is missing.
+# for this processor, with two models of random weights in .llama; candle and mamba-rs in rust. Needs Python 3.11 with venv, a C++
+# compiler, the Rust toolchain, and about 8 GB of disk. A second call does only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -24,3 +24,5 @@ for model in mamba transformer; do
         [ -e ".llama/$model-$format.gguf" ] || .llama/llama-quantize ".llama/$model-f32.gguf" ".llama/$model-$format.gguf" "$format"
     done
 done
+
+RUSTFLAGS="-C target-cpu=native" cargo build --release --quiet --manifest-path rust/Cargo.toml
