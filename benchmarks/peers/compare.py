@@ -5,8 +5,8 @@
     benchmarks/peers/.venv/bin/python benchmarks/peers/compare.py --json peers.json
     robomamba bench --peers peers.json --json bench/results/MACHINE.json
 
-In every round each engine does its work once, ours and the others' one after the other; a ratio is taken within a
-round, and the median over the rounds is reported, so that a machine that slows down for a while slows down both.
+In every round each engine does its work once, ours first and right after it those that it is compared with; a ratio is taken
+within a round, and the median over the rounds is reported, so that a machine that slows down for a while slows down both.
 An engine that cannot be loaded is left out, with the reason. `--only TEXT` measures a part, such as `--only OpenVINO`.
 """
 
@@ -177,6 +177,11 @@ def load(names, threads):
     return workers, missing
 
 
+def peers_of(name, comparisons):
+    """The engines that a measurement of ours is compared with."""
+    return [peer_name for _, _, ours, theirs, _ in comparisons if name in ours.names for peer_name in theirs.names]
+
+
 def summary(comparison, rounds):
     name, work, ours, theirs, goal = comparison
     pairs = [(ours(times), theirs(times)) for times in rounds]
@@ -222,9 +227,11 @@ def main():
         for name, arguments in ours.items():
             print(f"measuring {name}", file=sys.stderr)
             times[name] = measure_ours(args.robomamba, arguments, args.threads)
-        for name, worker in workers.items():
-            times[name] = worker.measure()
-            print(f"measured {name}: {times[name]:.2f} ms", file=sys.stderr)
+            # What it is compared with comes right after it, while the machine is as it was.
+            for peer_name in peers_of(name, comparisons):
+                if peer_name not in times:
+                    times[peer_name] = workers[peer_name].measure()
+                    print(f"measured {peer_name}: {times[peer_name]:.2f} ms", file=sys.stderr)
         rounds.append(times)
         left = (time.monotonic() - start) / (index + 1) * (args.rounds - index - 1)
         print(f"round {index + 1} of {args.rounds}, {left:.0f} s left", file=sys.stderr)

@@ -67,10 +67,13 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(preset: Preset, threads: usize) -> Result<Self> {
+    /// Trunks for sequences of at most `longest` steps.
+    fn new(preset: Preset, threads: usize, longest: usize) -> Result<Self> {
         let mut model = preset.config(steps::robot(preset, 1));
+        // The encoders have no part in this.
+        (model.vision.num_hidden_layers, model.text.num_hidden_layers) = (1, 1);
         let mamba = model.backbone.clone();
-        let transformer = BackboneConfig::Transformer(mamba.to_transformer(CONTEXT + REPEATS));
+        let transformer = BackboneConfig::Transformer(mamba.to_transformer(longest));
         let mut weights = |config: &BackboneConfig| {
             model.backbone = config.clone();
             Weights::random(&model, 1)
@@ -88,7 +91,7 @@ fn tokens(count: usize, width: usize) -> Vec<f32> {
 
 /// Steps of both trunks in every format after histories of growing length.
 pub fn history(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec<HistoryPoint>> {
-    let bench = Bench::new(preset, effort.threads)?;
+    let bench = Bench::new(preset, effort.threads, effort.history_max.min(CONTEXT) + REPEATS)?;
     let mut points = Vec::new();
     for (trunk, config, weights) in &bench.weights {
         for &format in formats {
@@ -197,7 +200,7 @@ fn sequence_ms(backbone: &Backbone, count: usize, workspace: &mut Workspace) -> 
 
 /// Sequences of growing length through both trunks in every format.
 pub fn sequences(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec<SequencePoint>> {
-    let bench = Bench::new(preset, effort.threads)?;
+    let bench = Bench::new(preset, effort.threads, effort.sequence_max)?;
     let mut points = Vec::new();
     for (trunk, config, weights) in &bench.weights {
         for &format in formats {
