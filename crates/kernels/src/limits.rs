@@ -3,7 +3,6 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::parallel::for_each;
 use crate::simd::{Op, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::{Isa, matmul};
@@ -11,14 +10,19 @@ use crate::{Kernels, Threads};
 
 /// Independent chains of operations, more than the latency of one hides.
 const CHAINS: usize = 12;
-/// Operations of a chain between two looks at the clock.
-const LINKS: usize = 1 << 14;
+/// Operations of a chain between two looks at the clock: so many that Linux has time to give each thread a core of its own.
+const LINKS: usize = 1 << 18;
 /// Repetitions, of which the fastest counts: a limit is what is possible.
 const REPEATS: usize = 25;
 
 /// Highest rate of f32 multiplications and additions, both counted, per second, from registers.
 pub fn float_ops(kernels: Kernels) -> f64 {
     rate(kernels, |kernels| kernels.run(FloatChains)) * 2.0
+}
+
+/// The same of bf16, summed in f32.
+pub fn bf16_ops(kernels: Kernels) -> f64 {
+    rate(kernels, |kernels| kernels.run_bf16(Bf16Chains)) * 4.0
 }
 
 /// Highest rate of 8-bit multiplications and additions, both counted, per second, from registers.
@@ -36,7 +40,7 @@ pub fn read_bytes(kernels: Kernels, data: &[f32]) -> f64 {
     let threads = threads(kernels);
     let part = data.len().div_ceil(threads).max(1);
     let seconds = fastest(|| {
-        for_each(kernels.threads(), threads, |i| {
+        on_every_thread(kernels, |i| {
             let part = &data[(i * part).min(data.len())..((i + 1) * part).min(data.len())];
             black_box(kernels.run(Sum { values: part }));
         });
@@ -56,11 +60,21 @@ fn rate(kernels: Kernels, work: impl Fn(Kernels) -> usize + Send + Sync) -> f64 
     let threads = threads(kernels);
     let operations = work(kernels);
     let seconds = fastest(|| {
-        for_each(kernels.threads(), threads, |_| {
+        on_every_thread(kernels, |_| {
             black_box(work(kernels));
         });
     });
     (operations * threads) as f64 / seconds
+}
+
+/// Calls `work` once on each thread, with its number, however soon the first is done.
+fn on_every_thread(kernels: Kernels, work: impl Fn(usize) + Send + Sync) {
+    match kernels.threads() {
+        Threads::One => work(0),
+        Threads::Rayon => {
+            rayon::broadcast(|context| work(context.index()));
+        }
+    }
 }
 
 fn fastest(mut work: impl FnMut()) -> f64 {
@@ -85,6 +99,26 @@ impl Op for FloatChains {
         for _ in 0..LINKS {
             for sum in &mut sums {
                 *sum = s.fma(*sum, a, b);
+            }
+        }
+        black_box(sums.into_iter().fold(0.0, |total, sum| total + s.reduce_sum(sum)));
+        CHAINS * LINKS * S::LANES
+    }
+}
+
+struct Bf16Chains;
+
+impl Op for Bf16Chains {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
+        let (a, b) = (s.zip_bf16(a, b), s.zip_bf16(b, a));
+        let mut sums = [s.splat(black_box(1.0)); CHAINS];
+        for _ in 0..LINKS {
+            for sum in &mut sums {
+                *sum = s.dot2(*sum, a, b);
             }
         }
         black_box(sums.into_iter().fold(0.0, |total, sum| total + s.reduce_sum(sum)));
@@ -143,8 +177,12 @@ mod tests {
         for isa in Isa::available() {
             let kernels = Kernels::new(isa, Threads::One).expect("it is available");
             let (float, int8, bytes) = (float_ops(kernels), int8_ops(kernels), read_bytes(kernels, &data));
-            assert!(float > 1e8 && int8 > 1e7 && bytes > 1e7, "{isa:?}: {float:e} {int8:e} {bytes:e}");
-            assert!([float, int8, bytes].iter().all(|rate| *rate < 1e15), "{isa:?}: nothing was computed");
+            let bf16 = bf16_ops(kernels);
+            assert!(
+                float > 1e8 && bf16 > 1e7 && int8 > 1e7 && bytes > 1e7,
+                "{isa:?}: {float:e} {bf16:e} {int8:e} {bytes:e}"
+            );
+            assert!([float, bf16, int8, bytes].iter().all(|rate| *rate < 1e15), "{isa:?}: nothing was computed");
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Limits {
     pub threads: usize,
     /// f32 multiplications and additions, in 10^9 per second.
     pub f32_gflops: f64,
+    /// The same of bf16, summed in f32.
+    pub bf16_gflops: f64,
     /// The same in 8 bits.
     pub int8_gops: f64,
     /// Reading from main memory and from the last-level cache, in 10^9 bytes per second.
@@ -35,6 +37,7 @@ pub fn measure(threads: usize) -> Result<Vec<Limits>> {
         Ok(pool.install(|| Limits {
             threads,
             f32_gflops: limits::float_ops(kernels) / 1e9,
+            bf16_gflops: limits::bf16_ops(kernels) / 1e9,
             int8_gops: limits::int8_ops(kernels) / 1e9,
             memory_gb_s: limits::read_bytes(kernels, &data) / 1e9,
             cache_gb_s: limits::read_bytes(kernels, &data[..CACHE_BYTES / size_of::<f32>()]) / 1e9,
@@ -44,11 +47,12 @@ pub fn measure(threads: usize) -> Result<Vec<Limits>> {
 }
 
 pub fn table(limits: &[Limits]) -> Table {
-    let mut table = Table::new(["limits", "f32", "int8", "memory", "cache"]);
+    let mut table = Table::new(["limits", "f32", "bf16", "int8", "memory", "cache"]);
     for limit in limits {
         table.row([
             format!("{} threads", limit.threads),
             format!("{:.0} GFLOP/s", limit.f32_gflops),
+            format!("{:.0} GFLOP/s", limit.bf16_gflops),
             format!("{:.0} GOP/s", limit.int8_gops),
             format!("{:.1} GB/s", limit.memory_gb_s),
             format!("{:.1} GB/s", limit.cache_gb_s),
