@@ -4,6 +4,9 @@
 //! `x = x_q s_x` with `|w_q|, |x_q| <= 127`, so that `y = s_x s_w sum x_q w_q + bias`, the sum being exact. (The scheme
 //! of LLM.int8(), Dettmers et al., arXiv 2208.07339, without its outliers.) Four values of the depth lie side by side,
 //! as the dot-product instructions take them.
+//!
+//! A single row, such as a control step's in the trunk, waits for its weights and not for the arithmetic, so it is quantised twice: what 8 bits leave
+//! over becomes a second row with a scale of its own, and the input has 15 bits.
 
 use std::ops::Range;
 
@@ -20,12 +23,18 @@ const GROUP: usize = 4;
 const DEPTH_STEP: usize = 64;
 /// Largest magnitude of a quantised value; -128 is left out, so that magnitudes have a byte to themselves.
 const LARGEST: f32 = 127.0;
+/// Adding and subtracting 1.5 * 2^23 rounds to an integer.
+const ROUND: f32 = 12_582_912.0;
 /// Rows that are quantised at a time.
 const ROWS: usize = 16;
 /// Fewer values than these are not worth a second thread.
 const QUANTISE_PARALLEL_MIN: usize = 1 << 15;
 /// Rows of the highest tile of vector registers.
 const TILE_ROWS_MAX: usize = 12;
+/// Rows that a single one is quantised to.
+const SPLIT: usize = 2;
+/// Steps of the second of them in one of the first.
+const FINER: f32 = 128.0;
 /// Rows that a product may read beyond the last one: all but one of the highest block.
 const ROWS_BEYOND: usize = 31;
 /// Rows from which on matrix tiles are worth their 16 rows.
@@ -89,7 +98,8 @@ fn scale_of(largest: f32) -> f32 {
 /// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct QuantisedRows {
-    /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values as the processor's dot product takes them.
+    /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values as the processor's dot product takes them. A single row
+    /// has a second one behind it.
     data: Vec<u8>,
     /// Of each row.
     scales: Vec<f32>,
@@ -105,6 +115,10 @@ impl QuantisedRows {
     /// Quantises `rows` rows of `depth` values.
     pub(super) fn fill(&mut self, kernels: Kernels, (rows, depth): (usize, usize), x: Rows) {
         self.resize(rows, depth);
+        if rows == 1 {
+            let (data, scale) = (&mut self.data[..SPLIT * self.stride], &mut self.scales[0]);
+            return kernels.run(QuantiseFinely { x: x.row(0, depth), stride: self.stride, data, scale });
+        }
         let (data, scales) = (&mut self.data, &mut self.scales);
         let data = SharedRows::new(RowsMut::new(data, self.stride));
         let scales = SharedRows::new(RowsMut::new(scales, 1));
@@ -118,7 +132,7 @@ impl QuantisedRows {
     /// Makes room for `rows` x `depth` values and for the rows that the last tile reads beyond them.
     fn resize(&mut self, rows: usize, depth: usize) {
         self.stride = depth.next_multiple_of(DEPTH_STEP);
-        let len = if rows == 1 { self.stride } else { (rows + ROWS_BEYOND) * self.stride };
+        let len = if rows == 1 { SPLIT * self.stride } else { (rows + ROWS_BEYOND) * self.stride };
         if self.data.len() < len {
             self.data.resize(len, 0);
         }
@@ -151,11 +165,7 @@ impl Op for Quantise<'_> {
         let Self { x, rows, depth, stride, data, scales } = self;
         for row in rows {
             let values = x.row(row, depth);
-            let largest = values.chunks(S::LANES).fold(s.zero(), |largest, values| {
-                let magnitude = s.abs(s.load_partial(values));
-                s.max(magnitude, largest)
-            });
-            let scale = scale_of(s.reduce_max(largest));
+            let scale = scale_of(largest(s, values));
             let inverse = s.splat(scale.recip());
             // Safety: every piece has rows of its own.
             let (bytes, to) = unsafe { (data.part(row, 0..stride), scales.part(row, 0..1)) };
@@ -165,6 +175,47 @@ impl Op for Quantise<'_> {
             }
         }
     }
+}
+
+/// Quantises a single row to two: the values, and what is left over of them in finer steps.
+struct QuantiseFinely<'a> {
+    x: &'a [f32],
+    /// Bytes of a row of `data`.
+    stride: usize,
+    /// `[2, stride]`.
+    data: &'a mut [u8],
+    /// Of the first row.
+    scale: &'a mut f32,
+}
+
+impl Op for QuantiseFinely<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let scale = scale_of(largest(s, self.x));
+        *self.scale = scale;
+        let inverse = s.splat(scale.recip());
+        let (coarse, fine) = self.data.split_at_mut(self.stride);
+        let bytes = coarse.chunks_exact_mut(S::LANES).zip(fine.chunks_exact_mut(S::LANES));
+        for (values, (coarse, fine)) in self.x.chunks(S::LANES).zip(bytes) {
+            let steps = s.mul(s.load_partial(values), inverse);
+            // Added and subtracted again, 1.5 * 2^23 leaves the nearest integer.
+            let nearest = s.sub(s.add(steps, s.splat(ROUND)), s.splat(ROUND));
+            s.store_bytes(steps, coarse);
+            s.store_bytes(s.mul(s.sub(steps, nearest), s.splat(FINER)), fine);
+        }
+    }
+}
+
+/// The largest magnitude of `values`.
+#[inline(always)]
+fn largest<S: Simd>(s: S, values: &[f32]) -> f32 {
+    let largest = values.chunks(S::LANES).fold(s.zero(), |largest, values| {
+        let magnitude = s.abs(s.load_partial(values));
+        s.max(magnitude, largest)
+    });
+    s.reduce_max(largest)
 }
 
 /// The panels `panels` of a product.
@@ -190,6 +241,9 @@ impl Op for Int8Product<'_> {
         #[cfg(target_arch = "x86_64")]
         if self.amx && self.rows >= MATRIX_ROWS_MIN {
             return self.in_tiles(s);
+        }
+        if self.rows == 1 {
+            return self.single(s);
         }
         for panel in self.panels.clone() {
             let mut row = 0;
@@ -223,6 +277,31 @@ impl Int8Product<'_> {
             if first < self.columns {
                 let sums = self.sums::<S, R>(s, row, panel, offset);
                 self.write::<S, R>(s, sums, row, first);
+            }
+        }
+    }
+
+    /// The product of a single row, which is two quantised ones.
+    #[inline(always)]
+    fn single<S: Simd>(&self, s: S) {
+        let finer = s.splat(FINER.recip());
+        for panel in self.panels.clone() {
+            for offset in (0..PANEL).step_by(2 * S::LANES) {
+                let first = panel * PANEL + offset;
+                if first >= self.columns {
+                    break;
+                }
+                let sums = self.sums::<S, SPLIT>(s, 0, panel, offset);
+                for half in 0..2 {
+                    let first = first + half * S::LANES;
+                    if first >= self.columns {
+                        break;
+                    }
+                    let epilogue = self.epilogue(s, first);
+                    let coarse = s.unbiased(sums[0][half], epilogue.sums);
+                    let sum = s.fma(s.unbiased(sums[1][half], epilogue.sums), finer, coarse);
+                    self.write_row(s, sum, 0, &epilogue);
+                }
             }
         }
     }
@@ -289,7 +368,7 @@ impl Int8Product<'_> {
             }
             let epilogue = self.epilogue(s, first);
             for (row, sums) in rows.clone().zip(&sums.0) {
-                self.write_row(s, s.load_i32(&sums[offset..]), row, &epilogue);
+                self.write_row(s, s.unbiased(s.load_i32(&sums[offset..]), epilogue.sums), row, &epilogue);
             }
         }
     }
@@ -307,9 +386,9 @@ impl Int8Product<'_> {
     }
 
     #[inline(always)]
-    fn write_row<S: Simd>(&self, s: S, sums: S::I, row: usize, epilogue: &Epilogue<S>) {
+    fn write_row<S: Simd>(&self, s: S, sums: S::V, row: usize, epilogue: &Epilogue<S>) {
         let scale = s.mul(epilogue.scales, s.splat(self.x.scales[row]));
-        let y = s.fma(s.unbiased(sums, epilogue.sums), scale, epilogue.bias);
+        let y = s.fma(sums, scale, epilogue.bias);
         // Safety: every piece of the product has columns of its own.
         s.store_partial(y, unsafe { self.y.part(row, epilogue.columns.clone()) });
     }
@@ -323,7 +402,7 @@ impl Int8Product<'_> {
             }
             let epilogue = self.epilogue(s, first);
             for (r, sums) in sums.iter().enumerate().take(self.rows - row) {
-                self.write_row(s, sums[half], row + r, &epilogue);
+                self.write_row(s, s.unbiased(sums[half], epilogue.sums), row + r, &epilogue);
             }
         }
     }

@@ -38,7 +38,7 @@ pub enum Format {
     F32,
     /// The upper half of 32-bit floats; inputs are rounded as they come, products are summed in f32.
     Bf16,
-    /// 8-bit integers with a scale per output; inputs are quantised as they come, with a scale per row.
+    /// 8-bit integers with a scale per output; inputs are quantised as they come, with a scale per row, and a single row to 15 bits.
     Int8,
 }
 

@@ -5,11 +5,12 @@ use crate::activation::reference as activation;
 use crate::{Rows, RowsMut};
 
 /// `y = x W^T + bias`, summed in f64, with the weights as they are stored and the rows of `x` as they are computed with, to the nearest bf16
-/// for [`Format::Bf16`] and to multiples of `max |x| / 127` for [`Format::Int8`], and activated; see [`PackedMatrix::apply`]. Arguments must fit the shape.
+/// for [`Format::Bf16`] and to multiples of `max |x| / 127` for [`Format::Int8`], of a 128th of that where there is one row, and activated; see [`PackedMatrix::apply`]. Arguments must fit the shape.
 pub fn apply(matrix: &PackedMatrix, rows: usize, x: Rows, mut y: RowsMut) {
     for row in 0..rows {
         let x = x.row(row, matrix.n_in);
-        let step = x.iter().fold(0.0, |largest: f32, x| largest.max(x.abs())) / 127.0;
+        let step =
+            x.iter().fold(0.0, |largest: f32, x| largest.max(x.abs())) / if rows == 1 { 127.0 * 128.0 } else { 127.0 };
         let rounded = |x: f32| match matrix.format() {
             Format::F32 => f64::from(x),
             Format::Bf16 => half::bf16::from_f32(x).to_f64(),

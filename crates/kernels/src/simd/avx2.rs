@@ -36,6 +36,16 @@ impl Avx2 {
             _mm256_blendv_epi8(up, quiet, unordered)
         }
     }
+
+    /// The lower and the upper bf16 of every word.
+    #[inline(always)]
+    fn halves(self, x: __m256i) -> [__m256; 2] {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            let upper = _mm256_and_si256(x, _mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(x)), _mm256_castsi256_ps(upper)]
+        }
+    }
 }
 
 impl Simd for Avx2 {
@@ -128,9 +138,8 @@ impl Simd for Avx2 {
     fn dot2(self, acc: __m256, a: __m256i, b: __m256i) -> __m256 {
         // Safety: the token exists only where the processor has the instructions.
         unsafe {
-            let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
-            let high = |x| _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(0xffff_0000_u32 as i32)));
-            _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), acc))
+            let ([a_low, a_high], [b_low, b_high]) = (self.halves(a), self.halves(b));
+            _mm256_fmadd_ps(a_high, b_high, _mm256_fmadd_ps(a_low, b_low, acc))
         }
     }
 

@@ -43,6 +43,16 @@ impl<const BF16: bool> Avx512<BF16> {
             _mm512_mask_blend_epi32(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x), up, quiet)
         }
     }
+
+    /// The lower and the upper bf16 of every word.
+    #[inline(always)]
+    fn halves(self, x: __m512i) -> [__m512; 2] {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe {
+            let upper = _mm512_and_si512(x, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(x)), _mm512_castsi512_ps(upper)]
+        }
+    }
 }
 
 impl<const BF16: bool> Simd for Avx512<BF16> {
@@ -136,12 +146,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         // Safety: the token exists only where the processor has the instructions.
         unsafe {
             if BF16 {
-                let [a, b] = [a, b].map(|x| std::mem::transmute::<__m512i, __m512bh>(x));
-                return _mm512_dpbf16_ps(acc, a, b);
+                let a = std::mem::transmute::<__m512i, __m512bh>(a);
+                return _mm512_dpbf16_ps(acc, a, std::mem::transmute::<__m512i, __m512bh>(b));
             }
-            let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
-            let high = |x| _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(0xffff_0000_u32 as i32)));
-            _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), acc))
+            let ([a_low, a_high], [b_low, b_high]) = (self.halves(a), self.halves(b));
+            _mm512_fmadd_ps(a_high, b_high, _mm512_fmadd_ps(a_low, b_low, acc))
         }
     }
 
