@@ -37,15 +37,16 @@ pub fn int8_ops(kernels: Kernels) -> f64 {
 
 /// Highest rate at which `data`, 4 bytes a value, is read, in bytes per second. With several threads each reads a part.
 pub fn read_bytes(kernels: Kernels, data: &[f32]) -> f64 {
-    let threads = threads(kernels);
-    let part = data.len().div_ceil(threads).max(1);
-    let seconds = fastest(|| {
-        on_every_thread(kernels, |i| {
-            let part = &data[(i * part).min(data.len())..((i + 1) * part).min(data.len())];
-            black_box(kernels.run(Sum { values: part }));
-        });
+    size_of_val(data) as f64 / fastest(|| read(kernels, data))
+}
+
+/// Reads `data` once; with several threads each reads a part.
+pub fn read(kernels: Kernels, data: &[f32]) {
+    let part = data.len().div_ceil(threads(kernels)).max(1);
+    on_every_thread(kernels, |i| {
+        let part = &data[(i * part).min(data.len())..((i + 1) * part).min(data.len())];
+        black_box(kernels.run(Sum { values: part }));
     });
-    size_of_val(data) as f64 / seconds
 }
 
 fn threads(kernels: Kernels) -> usize {

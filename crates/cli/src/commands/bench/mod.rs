@@ -161,7 +161,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
     let training = if wanted(Section::Training) { training(effort, args.quick)? } else { Vec::new() };
     print(&training, training_table)?;
     print(&peers, peers::table)?;
-    let claims = claims::judge(&limits, &times, trunk, (&history, &sequences));
+    let claims = claims::judge(&times, trunk, (&history, &sequences));
     print(&claims, claims::table)?;
 
     if let Some(path) = &args.report {

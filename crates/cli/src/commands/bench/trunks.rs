@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use robomamba_kernels::{Isa, Kernels, Threads};
+use robomamba_kernels::{Isa, Kernels, Threads, limits};
 use robomamba_model::{BackboneConfig, Preset, Weights};
 use robomamba_runtime::{Backbone, Format, State, Workspace};
 use serde::Serialize;
@@ -45,9 +45,22 @@ pub struct HistoryPoint {
     pub recomputed_ms: Option<f64>,
     /// What is carried from step to step, in bytes.
     pub state_bytes: usize,
+    /// At the first history of the recurrent trunk: how long it takes to read as many bytes as the matrices have, in turn with further steps, and
+    /// the median of such a step as a multiple of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
     /// How much more memory the process holds than when the recurrent trunk was warm, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_growth: Option<i64>,
+}
+
+/// What memory allows.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Reading {
+    /// Median time to read the bytes of the matrices, in milliseconds.
+    pub ms: f64,
+    /// Median of the ratios of a step and the reading after it.
+    pub step: f64,
 }
 
 /// A whole sequence at once.
@@ -127,7 +140,7 @@ fn histories(
         let resident = rss_bytes().filter(|_| is_mamba && history >= WARM);
         let resident_growth = resident.map(|bytes| bytes - *warm.get_or_insert(bytes));
         let repeats = if is_mamba && history >= LONG { REPEATS_LONG } else { REPEATS };
-        let mut step_ms = |state: &mut State| -> Result<f64> {
+        let mut step_time = |state: &mut State| -> Result<f64> {
             let start = Instant::now();
             backbone.step(&x, state, &mut hidden, &mut workspace)?;
             Ok(start.elapsed().as_secs_f64() * 1e3)
@@ -140,10 +153,13 @@ fn histories(
             if repeat % REPEATS == 0 {
                 young = first.clone();
             }
-            times.push(step_ms(&mut going)?);
-            times_first.push(step_ms(&mut young)?);
+            times.push(step_time(&mut going)?);
+            times_first.push(step_time(&mut young)?);
         }
         let step_ms = median(times);
+        let is_first = is_mamba && points.is_empty();
+        let reading =
+            is_first.then(|| reading(kernels, backbone.matrix_bytes(), || step_time(&mut going))).transpose()?;
         let recomputed = !is_mamba && history <= RECOMPUTED_MAX;
         points.push(HistoryPoint {
             trunk,
@@ -154,10 +170,26 @@ fn histories(
             matrix_bytes: backbone.matrix_bytes(),
             recomputed_ms: recomputed.then(|| sequence_ms(backbone, history, &mut workspace)).transpose()?,
             state_bytes: state.bytes(),
+            reading,
             resident_growth,
         });
     }
     Ok(points)
+}
+
+/// Reads as many `bytes` as a step does, in turn with steps whose time `step_ms` returns.
+fn reading(kernels: Kernels, bytes: usize, mut step_ms: impl FnMut() -> Result<f64>) -> Result<Reading> {
+    let data = vec![1.0; bytes / size_of::<f32>()];
+    let (mut times, mut ratios) = (Vec::with_capacity(REPEATS), Vec::with_capacity(REPEATS));
+    for _ in 0..REPEATS {
+        let step = step_ms()?;
+        let start = Instant::now();
+        limits::read(kernels, &data);
+        let ms = start.elapsed().as_secs_f64() * 1e3;
+        times.push(ms);
+        ratios.push(step / ms);
+    }
+    Ok(Reading { ms: median(times), step: median(ratios) })
 }
 
 /// Advances by some of the steps that are missing: Mamba step by step, as it runs; the Transformer, whose cache is the
