@@ -394,14 +394,17 @@ fn the_benchmark_measures_what_it_promises() {
     assert!(carried("mamba").windows(2).all(|pair| pair[0] == pair[1]), "{history:?}");
     assert!(carried("transformer").windows(2).all(|pair| pair[0] < pair[1]), "{history:?}");
     assert_eq!(figures["limits"].as_array().unwrap().len(), 2);
-    assert_eq!(figures["sequences"].as_array().unwrap().len(), 2);
+    // Both trunks in every format.
+    assert_eq!(figures["sequences"].as_array().unwrap().len(), 6);
+    let reading: Vec<_> = history.iter().filter_map(|point| point["reading"]["step"].as_f64()).collect();
+    assert!(reading.len() == 3 && reading.iter().all(|step| *step > 0.0), "{history:?}");
     for training in figures["training"].as_array().unwrap() {
         assert!(training["ms"].as_f64().unwrap() > 0.0, "{training}");
     }
-    assert_eq!(figures["training"].as_array().unwrap().len(), 3);
+    assert_eq!(figures["training"].as_array().unwrap().len(), 6);
     let claims = figures["claims"].as_array().unwrap();
     let flat = claims.iter().find(|claim| claim["claim"] == "cost and memory after 1000 steps").unwrap();
-    assert!(flat["ours"].as_str().unwrap().ends_with("the same state"), "{flat}");
+    assert!(flat["ours"].as_str().unwrap().contains("the same state"), "{flat}");
 }
 
 #[test]
@@ -441,7 +444,11 @@ fn a_checkpoint_of_half_the_size_plays_in_any_precision() {
     for precision in ["f32", "bf16", "int8"] {
         let eval = ["eval", "--checkpoint", "half", "--family", "reach", "--episodes", "1", "--json", "e.json"];
         ok(dir.path(), &[&eval[..], &["--precision", precision]].concat());
-        assert_eq!(json(dir.path().join("e.json"))["precision"], precision);
+        let resident = json(dir.path().join("e.json"));
+        assert_eq!(resident["precision"], precision);
+        // Where the text encoder is makes no difference to what the policy does.
+        ok(dir.path(), &[&eval[..], &["--precision", precision, "--stream-text"]].concat());
+        assert_eq!(json(dir.path().join("e.json"))["checkpoints"], resident["checkpoints"]);
         fs::remove_file(dir.path().join("e.json")).unwrap();
     }
 }
