@@ -27,6 +27,9 @@ use crate::params::{Bias, NormParams, Params};
 use crate::state::{MambaState, StateLayout};
 use crate::workspace::{Workspace, room};
 
+/// Steps of a sequence that go through all layers at a time.
+const PIECE: usize = 512;
+
 /// A packed Mamba trunk.
 #[derive(Clone, Debug)]
 pub struct Mamba {
@@ -101,7 +104,15 @@ impl Mamba {
         hidden: &mut [f32],
         workspace: &mut Workspace,
     ) -> Result<(), RuntimeError> {
-        self.forward_batch(x, &mut [state], hidden, workspace)
+        let d_model = self.config.d_model;
+        check_len("x", x.len(), x.len() / d_model * d_model)?;
+        check_len("hidden", hidden.len(), x.len())?;
+        self.check_state(state)?;
+        // Piece by piece, so that what lies between the layers stays in cache however long the sequence is.
+        for (x, hidden) in x.chunks(PIECE * d_model).zip(hidden.chunks_mut(PIECE * d_model)) {
+            self.forward_batch(x, &mut [state], hidden, workspace)?;
+        }
+        Ok(())
     }
 
     /// Like [`Mamba::forward`] for several sequences of one length: `x` and `hidden` are

@@ -64,6 +64,19 @@ fn steps(backbone: &Backbone, x: &[f32], state: &mut State) -> Vec<f32> {
 }
 
 #[test]
+fn a_sequence_of_thousands_is_its_parts_with_carried_state() {
+    let (name, config, backbone) = trunks().swap_remove(1);
+    let x = noise(6, 1300 * backbone.d_model());
+    let (mut whole, mut in_parts) = (State::zeros(&config), State::zeros(&config));
+    let expected = forward(&backbone, &x, &mut whole);
+    let (first, rest) = x.split_at(411 * backbone.d_model());
+    let parts = [first, rest].map(|part| forward(&backbone, part, &mut in_parts)).concat();
+    assert!(max_abs_diff(&expected, &parts) <= TOLERANCE, "{name}: outputs");
+    let difference = whole.max_abs_diff(&in_parts).expect("same model");
+    assert!(difference <= TOLERANCE * size(&whole, &config).max(1.0), "{name}: states differ by {difference}");
+}
+
+#[test]
 fn forward_equals_repeated_step_and_chunks_with_carried_state() {
     for (name, config, backbone) in trunks() {
         let x = noise(1, 37 * backbone.d_model());

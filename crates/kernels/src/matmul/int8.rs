@@ -291,15 +291,15 @@ impl Int8Product<'_> {
                 if first >= self.columns {
                     break;
                 }
-                let sums = self.sums::<S, SPLIT>(s, 0, panel, offset);
-                for half in 0..2 {
+                let [coarse, fine] = self.sums::<S, SPLIT>(s, 0, panel, offset);
+                for (half, (coarse, fine)) in coarse.into_iter().zip(fine).enumerate() {
                     let first = first + half * S::LANES;
                     if first >= self.columns {
                         break;
                     }
                     let epilogue = self.epilogue(s, first);
-                    let coarse = s.unbiased(sums[0][half], epilogue.sums);
-                    let sum = s.fma(s.unbiased(sums[1][half], epilogue.sums), finer, coarse);
+                    let coarse = s.unbiased(coarse, epilogue.sums);
+                    let sum = s.fma(s.unbiased(fine, epilogue.sums), finer, coarse);
                     self.write_row(s, sum, 0, &epilogue);
                 }
             }
