@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::{AttentionGrads, AttentionInput, AttentionScratch, AttentionShape};
 use crate::matmul::Pair;
-use crate::matmul::gemm::{self, Element, Left, Output, Right, Write, packed_len};
+use crate::matmul::gemm::{self, Element, Left, Output, Right, Write, grow, packed_len};
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
 use crate::softmax::rows::{exponentials, multiply as multiply_row, softmax, softmax_backward};
@@ -123,12 +123,6 @@ fn with_scratch<E: Factor>(
         let (scores, factors) = unsafe { (scores.part(slot, 0..n_score), factors.part(slot, 0..n_factor)) };
         work(slot * items / slots..(slot + 1) * items / slots, scores, factors);
     });
-}
-
-fn grow<T: Copy + Default>(memory: &mut Vec<T>, len: usize) {
-    if memory.len() < len {
-        memory.resize(len, T::default());
-    }
 }
 
 /// Runs all heads.

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::gemm::{self, Element, Left, Output, PANEL, Right, Write, packed_len};
+use super::gemm::{self, Element, Left, Output, PANEL, Right, Write, grow, packed_len};
 use crate::error::check_len;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{MAX_LANES, Op, Simd};
@@ -203,12 +203,6 @@ pub(super) fn packed(weight: &[f32], (columns, depth): (usize, usize)) -> Vec<Pa
 pub(super) fn at(panels: &[Pair], column: usize, k: usize, depth: usize) -> f32 {
     let word = panels[(column / PANEL * Pair::depth(depth) + k / 2) * PANEL + column % PANEL].cast_unsigned();
     f32::from_bits(if k.is_multiple_of(2) { word << 16 } else { word & 0xffff_0000 })
-}
-
-fn grow(words: &mut Vec<Pair>, len: usize) {
-    if words.len() < len {
-        words.resize(len, 0);
-    }
 }
 
 /// Calls `work` with ranges that together are `0..count`, each of which is about `width` values.

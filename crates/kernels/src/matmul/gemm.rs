@@ -120,6 +120,13 @@ impl Element for f32 {
     }
 }
 
+/// Makes room for `len` elements.
+pub(crate) fn grow<E: Copy + Default>(memory: &mut Vec<E>, len: usize) {
+    if memory.len() < len {
+        memory.resize(len, E::default());
+    }
+}
+
 /// Values of packed panels.
 pub(crate) fn packed_len(depth: usize, columns: usize) -> usize {
     columns.div_ceil(PANEL) * PANEL * depth

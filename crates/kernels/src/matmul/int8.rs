@@ -14,7 +14,7 @@ use super::gemm::PANEL;
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{BLOCK, Sums, TILE, Tiles};
 use crate::parallel::{SharedRows, for_each};
-use crate::simd::{Op, Simd};
+use crate::simd::{Op, ROUND, Simd};
 use crate::{Kernels, Rows, RowsMut, Threads};
 
 /// Depth that one lane of an instruction takes.
@@ -23,8 +23,6 @@ const GROUP: usize = 4;
 const DEPTH_STEP: usize = 64;
 /// Largest magnitude of a quantised value; -128 is left out, so that magnitudes have a byte to themselves.
 const LARGEST: f32 = 127.0;
-/// Adding and subtracting 1.5 * 2^23 rounds to an integer.
-const ROUND: f32 = 12_582_912.0;
 /// Rows that are quantised at a time.
 const ROWS: usize = 16;
 /// Fewer values than these are not worth a second thread.
@@ -200,7 +198,6 @@ impl Op for QuantiseFinely<'_> {
         let bytes = coarse.chunks_exact_mut(S::LANES).zip(fine.chunks_exact_mut(S::LANES));
         for (values, (coarse, fine)) in self.x.chunks(S::LANES).zip(bytes) {
             let steps = s.mul(s.load_partial(values), inverse);
-            // Added and subtracted again, 1.5 * 2^23 leaves the nearest integer.
             let nearest = s.sub(s.add(steps, s.splat(ROUND)), s.splat(ROUND));
             s.store_bytes(steps, coarse);
             s.store_bytes(s.mul(s.sub(steps, nearest), s.splat(FINER)), fine);

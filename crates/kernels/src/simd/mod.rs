@@ -126,6 +126,9 @@ pub(crate) fn prefetch(data: &[f32], index: usize) {
     }
 }
 
+/// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer (ties to even), which between the two sits in the low mantissa bits.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+
 /// Lanes of the widest register.
 pub(crate) const MAX_LANES: usize = 16;
 

@@ -1,15 +1,12 @@
 //! Four lanes in plain Rust, which compilers map to SSE2 or NEON.
 
-use super::Simd;
+use super::{ROUND, Simd};
 
 /// Needs nothing of the processor.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
 const LANES: usize = 4;
-
-/// Adding and subtracting 1.5 * 2^23 rounds to an integer, which then sits in the low mantissa bits.
-const ROUND: f32 = 12_582_912.0;
 
 #[inline(always)]
 fn map2(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
