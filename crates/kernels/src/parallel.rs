@@ -15,6 +15,16 @@ pub(crate) fn for_each(threads: Threads, items: usize, work: impl Fn(usize) + Se
     }
 }
 
+/// Calls `work` for one range per thread, which together are `0..len`; all but the last are multiples of `grain` long.
+pub(crate) fn for_each_range(threads: Threads, len: usize, grain: usize, work: impl Fn(Range<usize>) + Send + Sync) {
+    let count = match threads {
+        Threads::One => 1,
+        Threads::Rayon => rayon::current_num_threads(),
+    };
+    let size = len.div_ceil(count).next_multiple_of(grain).max(1);
+    for_each(threads, len.div_ceil(size), |i| work(i * size..len.min((i + 1) * size)));
+}
+
 /// Collects the result of `work` for every item, in the order of the items.
 pub(crate) fn map<R: Send>(threads: Threads, items: usize, work: impl Fn(usize) -> R + Send + Sync) -> Vec<R> {
     match threads {

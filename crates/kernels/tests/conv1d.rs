@@ -7,7 +7,7 @@ use common::{Random, all_kernels, assert_close, assert_gradient, wide};
 use robomamba_kernels::conv1d::{
     self, ConvGradOutput, ConvGrads, ConvInput, ConvOutput, ConvShape, StepWeights, reference,
 };
-use robomamba_kernels::{KernelError, Kernels, Rows, RowsMut};
+use robomamba_kernels::{Isa, KernelError, Kernels, Rows, RowsMut, Threads};
 
 #[derive(Clone)]
 struct Problem<T> {
@@ -206,16 +206,33 @@ fn repeated_steps_are_the_forward_pass() {
         let problem = Problem::random(seed as u64, shape, Carried::Yes);
         for kernels in all_kernels() {
             let expected = problem.run(kernels);
-            let weights = StepWeights::new((shape.d_inner, shape.d_conv), &problem.weight, &problem.bias).unwrap();
-            let (mut state, mut y) = (problem.state.clone(), vec![0.0; problem.dy.len()]);
-            for t in 0..shape.seq_len {
-                let x = problem.input().x.row(t, shape.d_inner);
-                conv1d::step(kernels, &weights, x, &mut state, &mut y[t * shape.d_inner..][..shape.d_inner]).unwrap();
-            }
+            let (y, state) = repeated_steps(&problem, kernels);
             assert_close("y", &y, &wide(&expected.y), 2e-6);
             assert_eq!(state, expected.state_last);
         }
     }
+}
+
+#[test]
+fn threads_do_not_change_a_bit_of_steps() {
+    let problem = Problem::random(78, shape(1, 3, 1111, 4), Carried::Yes);
+    for isa in Isa::available() {
+        let [one, many] =
+            [Threads::One, Threads::Rayon].map(|t| repeated_steps(&problem, Kernels::new(isa, t).unwrap()));
+        assert!(one == many, "{isa:?}");
+    }
+}
+
+/// Output and last state.
+fn repeated_steps(problem: &Problem<f32>, kernels: Kernels) -> (Vec<f32>, Vec<f32>) {
+    let ConvShape { seq_len, d_inner, d_conv, .. } = problem.shape;
+    let weights = StepWeights::new((d_inner, d_conv), &problem.weight, &problem.bias).unwrap();
+    let (mut state, mut y) = (problem.state.clone(), vec![0.0; problem.dy.len()]);
+    for t in 0..seq_len {
+        let x = problem.input().x.row(t, d_inner);
+        conv1d::step(kernels, &weights, x, &mut state, &mut y[t * d_inner..][..d_inner]).unwrap();
+    }
+    (y, state)
 }
 
 #[test]

@@ -260,6 +260,17 @@ fn the_references_gradients_are_differences() {
 }
 
 #[test]
+fn threads_do_not_change_a_bit_of_steps() {
+    // Ranges of channels that are no whole tiles, and enough states for a second thread.
+    let problem = Problem::random(78, shape(1, 3, 1111, 8), Options::GateAndState);
+    for isa in Isa::available() {
+        let [one, many] =
+            [Threads::One, Threads::Rayon].map(|t| repeated_steps(&problem, Kernels::new(isa, t).unwrap()));
+        assert!(one == many, "{isa:?}");
+    }
+}
+
+#[test]
 fn threads_do_not_change_a_bit() {
     let problem = Problem::random(3, shape(3, 21, 600, 16), Options::GateAndState);
     for isa in Isa::available() {

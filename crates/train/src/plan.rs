@@ -1,6 +1,8 @@
 //! Which episodes go into which batch: a pure function of the seed, so that a run can be continued, and
 //! repeated, from the number of a batch alone.
 
+use std::ops::Range;
+
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -91,19 +93,27 @@ impl Planner {
         let mut drawn: Vec<Segment> = Vec::new();
         for (i, source) in self.sources.iter().enumerate() {
             let first = round * source.quota as u64;
-            drawn.extend((first..first + source.quota as u64).map(|draw| self.draw(i, draw)));
+            drawn.extend(self.draws(i, first..first + source.quota as u64));
         }
         drawn.shuffle(&mut self.rng(&[1, round]));
         self.pack(drawn)
     }
 
-    /// The `draw`-th episode of a source, or a window of it: every pass over the source is a permutation of its own.
-    fn draw(&self, i: usize, draw: u64) -> Segment {
+    /// These draws from a source, an episode or a window of it each: every pass over the source is a permutation of its own.
+    fn draws(&self, i: usize, draws: Range<u64>) -> Vec<Segment> {
+        let count = self.sources[i].sizes.len() as u64;
+        let passes = draws.start / count..=(draws.end - 1) / count;
+        let of_pass = passes.flat_map(|pass| {
+            let mut order: Vec<usize> = (0..count as usize).collect();
+            order.shuffle(&mut self.rng(&[2, i as u64, pass]));
+            let (first, last) = (draws.start.max(pass * count), draws.end.min((pass + 1) * count));
+            (first..last).map(move |draw| self.draw(i, draw, order[(draw % count) as usize])).collect::<Vec<_>>()
+        });
+        of_pass.collect()
+    }
+
+    fn draw(&self, i: usize, draw: u64, episode: usize) -> Segment {
         let source = &self.sources[i];
-        let count = source.sizes.len() as u64;
-        let mut order: Vec<usize> = (0..count as usize).collect();
-        order.shuffle(&mut self.rng(&[2, i as u64, draw / count]));
-        let episode = order[(draw % count) as usize];
         let steps = source.sizes[episode].0;
         let len = steps.min(source.window.unwrap_or(usize::MAX)).min(self.config.max_seq_len);
         let start = match source.window {

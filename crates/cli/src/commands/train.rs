@@ -33,6 +33,9 @@ pub struct TrainArgs {
 }
 
 /// Runs `train`.
+///
+/// # Errors
+/// Also [`interrupt::Interrupted`] when Ctrl-C stopped it before its end, in good order; not when `--max-minutes` did.
 pub fn run(args: TrainArgs) -> Result<()> {
     robomamba_kernels::keep_freed_memory();
     let config = config(&args)?;
@@ -41,7 +44,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let summary = train(&config, &options)?;
     let state = if summary.finished { "finished" } else { "stopped; the same command continues" };
     output::print(format!("{state} at step {}: {}", summary.step, summary.checkpoint.display()))?;
-    Ok(())
+    // A script must not take it for done.
+    if summary.finished { Ok(()) } else { interrupt::check() }
 }
 
 /// The configuration with the changes of the command line.

@@ -1,9 +1,15 @@
 //! One step of the convolution for one sequence.
 
+use std::ops::Range;
+
 use super::ConvShape;
 use crate::error::check_len;
+use crate::parallel::{SharedRows, for_each_range};
 use crate::simd::{MAX_LANES, Op, Simd, math};
-use crate::{KernelError, Kernels};
+use crate::{KernelError, Kernels, Threads};
+
+/// Fewer channels than these are not worth a second thread.
+const PARALLEL_MIN: usize = 1024;
 
 /// The parameters of a convolution, prepared for single steps.
 #[derive(Clone, Debug)]
@@ -40,7 +46,7 @@ impl StepWeights {
 }
 
 /// Takes `x` `[d_inner]` into `state` `[d_inner, d_conv - 1]`, oldest first, and writes `y` `[d_inner]`;
-/// upstream `causal_conv1d_update`. Allocates nothing and uses the calling thread only.
+/// upstream `causal_conv1d_update`. Allocates nothing with one thread.
 ///
 /// # Errors
 /// When an argument does not fit `weights`; nothing is written then.
@@ -54,12 +60,23 @@ pub fn step(
     check_len("x", x.len(), weights.d_inner())?;
     check_len("state", state.len(), weights.d_inner() * (weights.d_conv - 1))?;
     check_len("y", y.len(), weights.d_inner())?;
-    kernels.run(StepOp { weights, x, state, y });
+    let (d_inner, memory) = (weights.d_inner(), weights.d_conv - 1);
+    let threads = if d_inner < PARALLEL_MIN { Threads::One } else { kernels.threads() };
+    let (state, y) = (SharedRows::flat(state), SharedRows::flat(y));
+    for_each_range(threads, d_inner, MAX_LANES, |channels| {
+        // Safety: every range has channels of its own.
+        let state = unsafe { state.part(0, channels.start * memory..channels.end * memory) };
+        // Safety: as above.
+        let y = unsafe { y.part(0, channels.clone()) };
+        kernels.run(StepOp { weights, x: &x[channels.clone()], channels, state, y });
+    });
     Ok(())
 }
 
+/// A step of the channels `channels`, which all slices are of.
 struct StepOp<'a> {
     weights: &'a StepWeights,
+    channels: Range<usize>,
     x: &'a [f32],
     state: &'a mut [f32],
     y: &'a mut [f32],
@@ -70,14 +87,16 @@ impl Op for StepOp<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let StepOp { weights, x, state, y } = self;
+        let StepOp { weights, channels, x, state, y } = self;
         let (d_inner, memory) = (weights.d_inner(), weights.d_conv - 1);
-        for first in (0..d_inner).step_by(S::LANES) {
-            let channels = first..(first + S::LANES).min(d_inner);
-            let tap = |k: usize| &weights.taps[k * d_inner..][channels.clone()];
-            let newest = s.load_partial(&x[channels.clone()]);
-            let mut sum = s.fma(s.load_partial(tap(memory)), newest, s.load_partial(&weights.bias[channels.clone()]));
-            let state = &mut state[channels.start * memory..channels.end * memory];
+        for first in (0..x.len()).step_by(S::LANES) {
+            // Among those of this step, and among all.
+            let own = first..(first + S::LANES).min(x.len());
+            let all = channels.start + own.start..channels.start + own.end;
+            let tap = |k: usize| &weights.taps[k * d_inner..][all.clone()];
+            let newest = s.load_partial(&x[own.clone()]);
+            let mut sum = s.fma(s.load_partial(tap(memory)), newest, s.load_partial(&weights.bias[all.clone()]));
+            let state = &mut state[own.start * memory..own.end * memory];
             for k in 0..memory {
                 let mut lanes = [0.0; MAX_LANES];
                 for (lane, channel) in lanes.iter_mut().zip(state.chunks_exact(memory)) {
@@ -85,8 +104,8 @@ impl Op for StepOp<'_> {
                 }
                 sum = s.fma(s.load_partial(tap(k)), s.load(&lanes), sum);
             }
-            s.store_partial(math::silu(s, sum), &mut y[channels.clone()]);
-            shift(state, memory, &x[channels]);
+            s.store_partial(math::silu(s, sum), &mut y[own.clone()]);
+            shift(state, memory, &x[own]);
         }
     }
 }

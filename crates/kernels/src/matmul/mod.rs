@@ -27,8 +27,10 @@ pub use gemm::Write;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tiles::{are_available as tiles_are_available, multiply as multiply_tiles};
 
-/// Products below this many multiplications are not worth a second thread.
+/// Products below this many multiplications are not worth a second thread,
 const PARALLEL_MIN: usize = 1 << 18;
+/// unless a single row waits for so many bytes of weights.
+const PARALLEL_MIN_BYTES: usize = 1 << 17;
 
 /// How weights are stored, and with it how products are computed. Inputs and outputs are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -206,8 +208,9 @@ impl PackedMatrix {
     /// In how many pieces the outputs are cut for the threads.
     fn pieces(&self, kernels: Kernels, rows: usize) -> usize {
         let work = rows * self.n_out * self.n_in;
+        let is_large = work >= PARALLEL_MIN || rows == 1 && self.bytes() >= PARALLEL_MIN_BYTES;
         match kernels.threads() {
-            Threads::Rayon if work >= PARALLEL_MIN => {
+            Threads::Rayon if is_large => {
                 // Several per thread, so that none waits long for the last.
                 (4 * rayon::current_num_threads()).min(self.n_out.div_ceil(PANEL)).max(1)
             }

@@ -2,14 +2,18 @@
 //! public layout of the state is also the one that is computed in.
 
 use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
 use super::{ScanParams, ScanShape};
 use crate::error::check_len;
+use crate::parallel::{SharedRows, for_each_range};
 use crate::simd::{MAX_LANES, Op, Simd, math};
-use crate::{KernelError, Kernels};
+use crate::{KernelError, Kernels, Threads};
 
 /// Channels that are worked on at a time.
 const TILE: usize = 64;
+/// Fewer states than these are not worth a second thread.
+const PARALLEL_MIN: usize = 1 << 13;
 
 /// The parameters of a scan, prepared for single steps: decay rates are computed once, at load.
 #[derive(Clone, Debug)]
@@ -64,7 +68,7 @@ pub struct StepInput<'a> {
 }
 
 /// Advances `state` `[d_inner, d_state]` by one step and writes `y` `[d_inner]`; upstream
-/// `selective_state_update`. Allocates nothing and uses the calling thread only.
+/// `selective_state_update`. Allocates nothing with one thread.
 ///
 /// # Errors
 /// When an argument does not fit `weights`; nothing is written then.
@@ -83,14 +87,26 @@ pub fn step(
     input.z.map_or(Ok(()), |z| check_len("z", z.len(), d_inner))?;
     check_len("state", state.len(), d_inner * d_state)?;
     check_len("y", y.len(), d_inner)?;
-    kernels.run(StepOp { weights, input, state, y });
+    let threads = if state.len() < PARALLEL_MIN { Threads::One } else { kernels.threads() };
+    let (state, y) = (SharedRows::flat(state), SharedRows::flat(y));
+    for_each_range(threads, d_inner, TILE, |channels| {
+        // Safety: every range has channels of its own.
+        let state = unsafe { state.part(0, channels.start * d_state..channels.end * d_state) };
+        // Safety: as above.
+        let y = unsafe { y.part(0, channels.clone()) };
+        kernels.run(StepOp { weights, input, channels, state, y });
+    });
     Ok(())
 }
 
+/// A step of the channels `channels`.
 struct StepOp<'a> {
     weights: &'a StepWeights,
     input: &'a StepInput<'a>,
+    channels: Range<usize>,
+    /// Of these channels.
     state: &'a mut [f32],
+    /// Of these channels.
     y: &'a mut [f32],
 }
 
@@ -99,16 +115,15 @@ impl Op for StepOp<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let StepOp { weights, input, state, y } = self;
+        let StepOp { weights, input, channels, state, y } = self;
         let d_state = weights.d_state;
         let (mut delta, mut delta_u) = ([0.0; TILE], [0.0; TILE]);
-        for (tile, y) in y.chunks_mut(TILE).enumerate() {
-            let first = tile * TILE;
+        let tiles = y.chunks_mut(TILE).zip(state.chunks_mut(TILE * d_state));
+        for (first, (y, state)) in channels.step_by(TILE).zip(tiles) {
             prepare(s, (weights, input, first), &mut delta[..y.len()], &mut delta_u[..y.len()]);
-            for (i, y) in y.iter_mut().enumerate() {
-                let states = (first + i) * d_state..(first + i + 1) * d_state;
-                let rates = &weights.rates[states.clone()];
-                *y = advance(s, (delta[i], delta_u[i]), (rates, input.b, input.c), &mut state[states]);
+            for (i, (y, h)) in y.iter_mut().zip(state.chunks_exact_mut(d_state)).enumerate() {
+                let rates = &weights.rates[(first + i) * d_state..][..d_state];
+                *y = advance(s, (delta[i], delta_u[i]), (rates, input.b, input.c), h);
             }
             finish(s, (weights, input, first), y);
         }

@@ -58,6 +58,23 @@ fn data_sets_get_their_share_of_the_frames() {
 }
 
 #[test]
+fn no_episode_comes_again_before_all_others_came() {
+    let planner = planner(13);
+    let mut times: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    // Rounds begin and end within a pass over the episodes.
+    for round in 0..5 {
+        for segment in planner.round(round).into_iter().flatten().filter(|segment| segment.continues.is_none()) {
+            *times.entry(segment.episode).or_default() += 1;
+        }
+        for source in 0..2 {
+            let of_source = || times.iter().filter(|((i, _), _)| *i == source).map(|(_, &n)| n);
+            let (least, most) = (of_source().min().unwrap(), of_source().max().unwrap());
+            assert!(most - least <= 1 && most > round as usize, "source {source}, round {round}: {least} to {most}");
+        }
+    }
+}
+
+#[test]
 fn budgets_hold_unless_one_segment_exceeds_them() {
     for batch in planner(9).round(2) {
         let steps: usize = batch.iter().map(|segment| segment.len).sum();

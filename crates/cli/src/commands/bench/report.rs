@@ -19,7 +19,7 @@ pub fn html(
         content += &format!("<div class=\"plots\">{plots}</div>\n");
     }
     for (title, table) in tables.iter().filter_map(|(title, table)| Some((title, table.as_ref()?))) {
-        content += &format!("<h2>{title}</h2><div class=\"card\">{table}</div>\n");
+        content += &format!("<h2>{title}</h2><div class=\"card scroll wrap\">{table}</div>\n");
     }
     page("RoboMamba benchmark", &content)
 }
