@@ -15,9 +15,12 @@ use crate::learner::Labels;
 use crate::modules::{Batch, Episodes, Frames, Pictures, Texts};
 use crate::ops::grounding::Pointer;
 use crate::ops::loss::Target;
-use crate::ops::recognition::Thing;
+use crate::ops::recognition::{CLASSES, Thing};
 use crate::plan::{PlannedBatch, Segment, seeded};
 use crate::{Result, TrainError};
+
+/// A thing that is nearer to a named place than this fraction of the picture's width is the one that is named.
+const SAME_PLACE: f32 = 1e-3;
 
 /// Turns planned batches into tensors.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Assembler {
     pub shows: bool,
     /// Coordinates that the token of a frame is to tell.
     pub n_pointing: usize,
+    /// Colours of things that the token of a frame is to tell, [`CLASSES`] of every point.
+    pub n_naming: usize,
     /// The tokens of each source, where encoders and connector do not learn.
     pub known: Option<Vec<Tokens>>,
     pub seed: u64,
@@ -68,7 +73,7 @@ impl Assembler {
     /// # Errors
     /// When an image is damaged.
     pub(crate) fn assemble(&self, plan: &PlannedBatch, number: u64) -> Result<Ready> {
-        let Sights { frames, n_frame, frame, pointing } = match &self.known {
+        let Sights { frames, n_frame, frame, pointing, naming } = match &self.known {
             Some(known) => self.tokens(known, plan),
             None => self.pictures(plan, &mut seeded(self.seed, &[3, number]))?,
         };
@@ -86,7 +91,7 @@ impl Assembler {
         let n_step = frame.len();
         let lengths = plan.iter().map(|segment| segment.len).collect();
         let episodes = Episodes { lengths, frame: frame.into(), state };
-        Ok(Ready { batch: Batch { frames, episodes }, labels: labels.finish(pointing), n_frame, n_step })
+        Ok(Ready { batch: Batch { frames, episodes }, labels: labels.finish(pointing, naming), n_frame, n_step })
     }
 
     /// What the steps of `plan` see, to be encoded; the pictures are changed at random.
@@ -115,6 +120,7 @@ impl Assembler {
             frames: Frames::Tokens(plan.iter().flat_map(of_segment).copied().collect()),
             frame: (0..n_step).collect(),
             pointing: Collected::default().finish(),
+            naming: Collected::default().finish(),
         }
     }
 
@@ -131,6 +137,7 @@ struct Sights {
     /// Frame of each step.
     frame: Vec<usize>,
     pointing: Target,
+    naming: Target,
 }
 
 /// How the images of an episode are changed: `y = x * gain + bias` per channel on values in `[0, 1]`, and a shift.
@@ -194,6 +201,7 @@ struct FrameBuilder<'a> {
     pointers: Vec<Pointer>,
     things: Vec<Thing>,
     pointing: Collected,
+    naming: Collected,
     frame_of_step: Vec<usize>,
 }
 
@@ -209,6 +217,7 @@ impl<'a> FrameBuilder<'a> {
             pointers: Vec::new(),
             things: Vec::new(),
             pointing: Collected::default(),
+            naming: Collected::default(),
             frame_of_step: Vec::new(),
         }
     }
@@ -222,8 +231,8 @@ impl<'a> FrameBuilder<'a> {
             pointers: self.pointers.into(),
             things: self.things.into(),
         };
-        let pointing = self.pointing.finish();
-        Sights { frames: Frames::Pictures(pictures), n_frame, frame: self.frame_of_step, pointing }
+        let (pointing, naming) = (self.pointing.finish(), self.naming.finish());
+        Sights { frames: Frames::Pictures(pictures), n_frame, frame: self.frame_of_step, pointing, naming }
     }
 
     /// Adds the frames of a segment, one per run of equal ones.
@@ -241,6 +250,7 @@ impl<'a> FrameBuilder<'a> {
                     self.show(recorded, step, look);
                 }
                 self.locate(recorded, step, look);
+                self.name(recorded, step);
                 self.instruction.push(self.words.place(recorded.instruction[step]));
             }
             self.frame_of_step.push(self.instruction.len() - 1);
@@ -276,6 +286,28 @@ impl<'a> FrameBuilder<'a> {
         }
         self.pointing.values.extend(values);
         self.pointing.weights.extend(weights);
+    }
+
+    /// Says which colours the things there have.
+    fn name(&mut self, recorded: &Recorded, step: usize) {
+        let n = self.assembler.n_naming;
+        let (mut values, mut weights) = (vec![0.0; n], vec![0.0; n]);
+        let mut first = 0;
+        for places in recorded.grounding.iter().filter(|_| n > 0) {
+            let things = recorded.things.iter().filter(|things| things.camera == places.camera);
+            let things: Vec<_> = things.flat_map(|things| things.of_step(step)).collect();
+            for (i, [x, y]) in places.of_step(step) {
+                let is_there = |(_, at): &&(usize, [f32; 4])| (at[0] - x).hypot(at[1] - y) < SAME_PLACE;
+                if let Some((_, [.., colour])) = things.iter().find(is_there) {
+                    let at = first + i * CLASSES;
+                    values[at + *colour as usize] = 1.0;
+                    weights[at..at + CLASSES].fill(1.0);
+                }
+            }
+            first += places.n_place * CLASSES;
+        }
+        self.naming.values.extend(values);
+        self.naming.weights.extend(weights);
     }
 
     /// Tells the patch tokens of the frame that is about to be added what they show.
@@ -394,9 +426,10 @@ impl LabelBuilder {
         }
     }
 
-    fn finish(self, pointing: Target) -> Labels {
+    fn finish(self, pointing: Target, naming: Target) -> Labels {
         Labels {
             pointing,
+            naming,
             actions: self.actions.finish(),
             confidence: self.confidence.finish(),
             auxiliary: self.auxiliary.finish(),

@@ -308,6 +308,7 @@ impl TrainConfig {
             ("loss.grounding", loss.grounding),
             ("loss.recognition", loss.recognition),
             ("loss.pointing", loss.pointing),
+            ("loss.naming", loss.naming),
         ];
         for (field, found) in weights {
             check(field, found >= 0.0 && found.is_finite(), "at least 0", found)?;

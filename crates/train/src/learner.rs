@@ -38,6 +38,9 @@ pub struct LossConfig {
     /// Weight of the regression of the places that an instruction speaks of from the token of a frame alone, where the
     /// data knows them, so that the trunk need not remember what is to be seen; 0 does without.
     pub pointing: f32,
+    /// Weight of the binary cross-entropies of the colours of these things, such as that of a lit lamp, from the token of a frame alone, where the data knows
+    /// them; what hardly shows in a token no trunk can remember. 0 does without.
+    pub naming: f32,
 }
 
 impl Default for LossConfig {
@@ -51,6 +54,7 @@ impl Default for LossConfig {
             grounding: 0.0,
             recognition: 0.0,
             pointing: 0.0,
+            naming: 0.0,
         }
     }
 }
@@ -81,6 +85,8 @@ pub(crate) struct Labels {
     pub auxiliary: Target,
     /// Places in `[-1, 1]` of the picture, `[n_frame, n_pointing]`.
     pub pointing: Target,
+    /// Whether a named thing has a colour, `[n_frame, n_naming]`.
+    pub naming: Target,
 }
 
 /// Losses of one step, as logged.
@@ -103,6 +109,9 @@ pub struct Losses {
     /// Loss of the named places' regression.
     #[serde(default)]
     pub pointing: f32,
+    /// Binary cross-entropy of the named things' colours.
+    #[serde(default)]
+    pub naming: f32,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f32,
 }
@@ -118,6 +127,7 @@ impl Losses {
             grounding: f(self.grounding, other.grounding),
             recognition: f(self.recognition, other.recognition),
             pointing: f(self.pointing, other.pointing),
+            naming: f(self.naming, other.naming),
             gradient_norm: f(self.gradient_norm, other.gradient_norm),
         }
     }
@@ -193,6 +203,7 @@ impl Learner {
         let confidence = bce_with_logits(ops::input(&outputs.confidence), labels.confidence.clone());
         let auxiliary = outputs.auxiliary.map(|x| smooth_l1(ops::input(&x), labels.auxiliary.clone(), AUXILIARY_BETA));
         let pointing = outputs.pointing.map(|x| smooth_l1(ops::input(&x), labels.pointing.clone(), POINTING_BETA));
+        let naming = outputs.naming.map(|x| bce_with_logits(ops::input(&x), labels.naming.clone()));
         let read = |loss: &burn::tensor::Tensor<1>| ops::values(loss.clone())[0];
         let mut losses = Losses {
             action: read(&action),
@@ -201,6 +212,7 @@ impl Learner {
             grounding: outputs.grounding.as_ref().map_or(0.0, read),
             recognition: outputs.recognition.as_ref().map_or(0.0, read),
             pointing: pointing.as_ref().map_or(0.0, read),
+            naming: naming.as_ref().map_or(0.0, read),
             ..Losses::default()
         };
         let mut total = action + confidence * self.loss.confidence;
@@ -215,6 +227,9 @@ impl Learner {
         }
         if let Some(pointing) = pointing {
             total = total + pointing * self.loss.pointing;
+        }
+        if let Some(naming) = naming {
+            total = total + naming * self.loss.naming;
         }
         losses.total = read(&total);
         if !losses.total.is_finite() {

@@ -88,13 +88,14 @@ const MARGIN: f64 = 56.0;
 /// The losses over the steps on a logarithmic scale, as SVG.
 fn curve(lines: &[Metrics]) -> String {
     type Read = fn(&Metrics) -> f32;
-    let series: [(&str, &str, Read); 6] = [
+    let series: [(&str, &str, Read); 7] = [
         ("action", "#2166ac", |m| m.losses.action),
         ("confidence", "#b2182b", |m| m.losses.confidence),
         ("auxiliary", "#4d9221", |m| m.losses.auxiliary),
         ("grounding", "#e08214", |m| m.losses.grounding),
         ("recognition", "#7b3294", |m| m.losses.recognition),
         ("pointing", "#666666", |m| m.losses.pointing),
+        ("naming", "#c51b7d", |m| m.losses.naming),
     ];
     let values = lines.iter().flat_map(|m| series.map(|(_, _, read)| f64::from(read(m)))).filter(|&v| v > 0.0);
     let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));

@@ -11,7 +11,7 @@ use crate::ops::{self, Input};
 use crate::{Result, TrainError};
 
 /// First parts of the names of what [`TrainingHeads`] adds: a linear layer each.
-const ADDED: [&str; 3] = ["auxiliary", "recognition", "pointing"];
+const ADDED: [&str; 4] = ["auxiliary", "recognition", "pointing", "naming"];
 
 /// What training adds to the model's parameters and never exports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct TrainingHeads {
     pub recognition: bool,
     /// Outputs of the head that reads the named places off the token of a frame; 0 for none.
     pub n_pointing: usize,
+    /// Outputs of the head that reads the colours of the named things off the token of a frame; 0 for none.
+    pub n_naming: usize,
 }
 
 /// One trained tensor.
@@ -65,7 +67,7 @@ impl Parameters {
     pub fn new(config: &ModelConfig, weights: &Weights, heads: TrainingHeads) -> Result<Self> {
         let specs = param_specs(config);
         weights.check(&specs)?;
-        let mut list = Vec::with_capacity(specs.len() + 6);
+        let mut list = Vec::with_capacity(specs.len() + 2 * ADDED.len());
         for spec in specs {
             let values = weights.get(&spec.name)?.to_vec();
             list.push(Parameter { spec, values, frozen: false });
@@ -76,6 +78,7 @@ impl Parameters {
             (heads.n_auxiliary, d_model, Part::Heads),
             (n_recognition, hidden_size, Part::Vision),
             (heads.n_pointing, d_model, Part::Connector),
+            (heads.n_naming, d_model, Part::Connector),
         ];
         for (name, (n_out, n_in, part)) in ADDED.into_iter().zip(added).filter(|(_, (n_out, ..))| *n_out > 0) {
             list.push(zeros(format!("{name}.weight"), vec![n_out, n_in], part));

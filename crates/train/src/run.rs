@@ -21,6 +21,7 @@ use crate::metrics::{Metrics, MetricsLog};
 use crate::modules::{PolicyModel, SequenceState};
 use crate::ops::Compute;
 use crate::ops::mixer::BlockState;
+use crate::ops::recognition::CLASSES;
 use crate::plan::{Cursor, PlannedBatch, Planner, seeded};
 use crate::snapshot::{Checkpoints, Position, Snapshot, adopt_heads, io, restore};
 use crate::{LossConfig, Losses, Parameters, Result, TrainError, TrainingHeads};
@@ -87,6 +88,8 @@ impl<'a> Trainer<'a> {
         for (field, weight, known, column) in [
             ("loss.grounding", loss.grounding, corpus.is_grounded(), "grounding"),
             ("loss.pointing", loss.pointing, corpus.is_grounded(), "grounding"),
+            ("loss.naming", loss.naming, corpus.is_grounded(), "grounding"),
+            ("loss.naming", loss.naming, corpus.knows_things(), "things"),
             ("loss.recognition", loss.recognition, corpus.knows_things(), "things"),
         ] {
             if weight > 0.0 && !known {
@@ -105,6 +108,7 @@ impl<'a> Trainer<'a> {
             n_auxiliary,
             recognition: config.loss.recognition > 0.0,
             n_pointing: if config.loss.pointing > 0.0 { corpus.n_pointing() } else { 0 },
+            n_naming: if config.loss.naming > 0.0 { corpus.n_pointing() / 2 * CLASSES } else { 0 },
         };
         let mut parameters = Parameters::new(&start.model, &start.weights, heads)?;
         parameters.freeze(&config.frozen)?;
@@ -133,6 +137,7 @@ impl<'a> Trainer<'a> {
             points: config.loss.grounding > 0.0,
             shows: config.loss.recognition > 0.0,
             n_pointing: heads.n_pointing,
+            n_naming: heads.n_naming,
             known,
             seed: position.seed,
         };
@@ -240,13 +245,14 @@ impl<'a> Trainer<'a> {
         let mean = window.mean();
         bar.set_position((done * 1000.0) as u64);
         bar.set_message(format!(
-            "step {step}  action {:.4}  success {:.3}  auxiliary {:.3}  grounding {:.3}  recognition {:.3}  pointing {:.3}  {:.0} frames/s  {} left",
+            "step {step}  action {:.4}  success {:.3}  auxiliary {:.3}  grounding {:.3}  recognition {:.3}  pointing {:.3}  naming {:.3}  {:.0} frames/s  {} left",
             mean.action,
             mean.confidence,
             mean.auxiliary,
             mean.grounding,
             mean.recognition,
             mean.pointing,
+            mean.naming,
             window.rate(window.frames),
             indicatif::HumanDuration(Duration::from_secs_f64(left_s.max(0.0))),
         ));
@@ -256,7 +262,7 @@ impl<'a> Trainer<'a> {
 /// Refuses what has no effect once the tokens of frames are known: a changed picture, and losses of the encoders.
 fn check_known_tokens(config: &TrainConfig) -> Result<()> {
     let AugmentConfig { contrast, brightness, colour, shift_px } = config.augment;
-    let LossConfig { grounding, recognition, pointing, .. } = config.loss;
+    let LossConfig { grounding, recognition, pointing, naming, .. } = config.loss;
     let settings = [
         ("augment.contrast", contrast),
         ("augment.brightness", brightness),
@@ -265,6 +271,7 @@ fn check_known_tokens(config: &TrainConfig) -> Result<()> {
         ("loss.grounding", grounding),
         ("loss.recognition", recognition),
         ("loss.pointing", pointing),
+        ("loss.naming", naming),
     ];
     match settings.into_iter().find(|(_, value)| *value != 0.0) {
         None => Ok(()),

@@ -77,6 +77,7 @@ pub(crate) fn random_batch(
         confidence: target(rows),
         auxiliary: target(rows * heads.n_auxiliary),
         pointing: target(rows * heads.n_pointing),
+        naming: target(rows * heads.n_naming),
     };
     let ids = (0..batch * n_word).map(|i| i * 7 % config.text.vocab_size).collect();
     let lengths: Arc<[usize]> = (0..batch).map(|i| n_word - i % 3).collect();

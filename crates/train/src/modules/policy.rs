@@ -86,6 +86,8 @@ pub(crate) struct Outputs {
     pub recognition: Option<Tensor<1>>,
     /// The named places as the token of each frame tells them, `[n_frame, n_pointing]`, if there is such a head.
     pub pointing: Option<Tensor<2>>,
+    /// Logits of the named things' colours as the token of each frame tells them, `[n_frame, n_naming]`, if there is such a head.
+    pub naming: Option<Tensor<2>>,
     /// State after the last step of each episode; empty for the Transformer.
     pub last: Vec<SequenceState>,
 }
@@ -97,6 +99,7 @@ struct Fused {
     grounding: Option<Tensor<1>>,
     recognition: Option<Tensor<1>>,
     pointing: Option<Tensor<2>>,
+    naming: Option<Tensor<2>>,
 }
 
 /// The differentiable model; its parameters come with every call.
@@ -131,7 +134,7 @@ impl PolicyModel {
         let Batch { frames, episodes } = batch;
         let lengths = Arc::clone(&episodes.lengths);
         let trunk = leaves.under("backbone");
-        let Fused { tokens, grounding, recognition, pointing } = match frames {
+        let Fused { tokens, grounding, recognition, pointing, naming } = match frames {
             Frames::Pictures(pictures) => self.fuse(leaves, pictures, episodes),
             Frames::Tokens(values) => self.known(values),
         };
@@ -150,6 +153,7 @@ impl PolicyModel {
             grounding,
             recognition,
             pointing,
+            naming,
             last,
         }
     }
@@ -164,7 +168,7 @@ impl PolicyModel {
         let d_model = self.config.backbone.d_model();
         let n_step = tokens.len() / d_model;
         let tokens = ops::constant(tokens, [n_step, d_model]);
-        Fused { tokens, grounding: None, recognition: None, pointing: None }
+        Fused { tokens, grounding: None, recognition: None, pointing: None, naming: None }
     }
 
     fn fuse(&self, leaves: &Leaves, mut pictures: Pictures, episodes: Episodes) -> Fused {
@@ -183,7 +187,8 @@ impl PolicyModel {
         let scope = leaves.under("connector");
         let (tokens, grounding) = connector::forward(config, &scope, &pictures, (&seen, &words));
         let pointing = (self.heads.n_pointing > 0).then(|| linear(&leaves.root(), "pointing", &tokens));
-        Fused { tokens: self.of_steps(leaves, &tokens, episodes), grounding, recognition, pointing }
+        let naming = (self.heads.n_naming > 0).then(|| linear(&leaves.root(), "naming", &tokens));
+        Fused { tokens: self.of_steps(leaves, &tokens, episodes), grounding, recognition, pointing, naming }
     }
 
     /// The token of every step, `[rows, d_model]`: that of its frame and what the state adds.

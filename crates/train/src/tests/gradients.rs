@@ -14,7 +14,7 @@ use crate::ops::recognition::Thing;
 use crate::throughput::random_batch;
 use crate::{OptimiserConfig, Parameters, Precision, TrainingHeads};
 
-const HEADS: TrainingHeads = TrainingHeads { n_auxiliary: 3, recognition: true, n_pointing: 4 };
+const HEADS: TrainingHeads = TrainingHeads { n_auxiliary: 3, recognition: true, n_pointing: 4, n_naming: 16 };
 
 pub(super) fn features(n_camera: usize) -> FeatureSpec {
     let camera = |i| CameraSpec { name: format!("observation.images.camera{i}"), height: 32, width: 32 };
@@ -43,6 +43,7 @@ fn learner(config: &ModelConfig, compute: Compute) -> Learner {
         grounding: 1.0,
         recognition: 1.0,
         pointing: 1.0,
+        naming: 1.0,
     };
     Learner::new(PolicyModel::new(config, HEADS, compute), parameters, loss, OptimiserConfig::default()).unwrap()
 }
