@@ -4,27 +4,8 @@
 # ROBOMAMBA names a binary to use instead of building one (`cargo build --release --features train`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-robomamba=${ROBOMAMBA:-target/release/robomamba}
-[ -n "${ROBOMAMBA:-}" ] || cargo build --release --features train
-
-# folder family episodes [options]; a complete data set is left alone.
-record() {
-    local folder=data/tabletop/$1 family=$2 episodes=$3
-    shift 3
-    [ -d "$folder/$family" ] || "$robomamba" data record --out "$folder" --family "$family" --episodes "$episodes" "$@"
-}
-# The same, driven by the policy that a stage gave and labelled by the expert (DAgger).
-drive() {
-    local folder=$1 family=$2 episodes=$3 stage=$4
-    shift 4
-    record "$folder" "$family" "$episodes" --policy "runs/train/$stage/checkpoints/last" --precision int8 --noise 0 "$@"
-}
-# Trains a stage; one that is through is left alone.
-stage() {
-    local name=$1
-    [ -e "runs/train/$name/finished" ] || "$robomamba" train --config "configs/$name.toml"
-    touch "runs/train/$name/finished"
-}
+data=data/tabletop runs=runs/train configs=configs
+. docs/chain.sh
 
 record experts reach 6000 --noise 0.03 --blunders 0.06
 record experts push 8000 --noise 0.03 --detours 0.005 --blunders 0.04
