@@ -215,23 +215,45 @@ fn a_killed_recording_continues_and_ends_with_the_same_bytes() {
     assert!(files(&dir.path().join("whole")) == files(&dir.path().join("killed")));
 }
 
+/// Presses Ctrl-C as soon as `until` says so; returns the exit code and what was written to stdout and stderr.
+#[cfg(unix)]
+fn interrupt_when(dir: &Path, args: &[&str], until: impl Fn() -> bool) -> (Option<i32>, [String; 2]) {
+    let child = command(dir, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while !until() && start.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()))
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_stops_in_good_order() {
     let dir = tempfile::tempdir().unwrap();
     let args = ["data", "record", "--family", "push", "--episodes", "5000", "--out", "d", "--jobs", "2"];
-    let child = command(dir.path(), &args).stderr(Stdio::piped()).spawn().unwrap();
     let partial = dir.path().join("d/push.partial");
-    let start = Instant::now();
-    while fs::read_dir(&partial).map_or(0, |entries| entries.count()) < 5 && start.elapsed() < Duration::from_secs(60) {
-        sleep(Duration::from_millis(1));
-    }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    let begun = || fs::read_dir(&partial).is_ok_and(|entries| entries.count() >= 5);
+    let (code, [_, stderr]) = interrupt_when(dir.path(), &args, begun);
+    assert_eq!(code, Some(130), "{stderr}");
     assert!(stderr.contains("error: recording `push`: interrupted; run the same command again"), "{stderr}");
     assert!(partial.is_dir() && !dir.path().join("d/push").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_is_no_end_of_a_training() {
+    let dir = tempfile::tempdir().unwrap();
+    ok(dir.path(), &["data", "record", "--family", "reach", "--episodes", "4", "--out", "data", "--image-size", "32"]);
+    let config = "out = 'run'\npreset = 'nano'\n[[data]]\npath = 'data/reach'\n[schedule]\nkind = 'steps'\nsteps = 1000000\n\
+                  [output]\nlog_every = 1\n";
+    fs::write(dir.path().join("c.toml"), config).unwrap();
+    let begun = || fs::metadata(dir.path().join("run/metrics.jsonl")).is_ok_and(|metrics| metrics.len() > 0);
+    let (code, output) = interrupt_when(dir.path(), &["train", "--config", "c.toml", "--quiet"], begun);
+    assert_eq!(code, Some(130), "{output:?}");
+    assert!(output[0].contains("stopped; the same command continues"), "{output:?}");
+    assert!(dir.path().join("run/checkpoints/last/pretrained_model").is_dir());
 }
 
 #[test]
