@@ -399,7 +399,7 @@ fn knowledge_that_is_missing_or_unusable_is_an_error() {
 fn the_committed_configurations_are_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut checked = 0;
-    for folder in ["configs", "docs/trials", "docs/trials/five"] {
+    for folder in ["configs", "docs/trials", "docs/trials/five", "docs/trials/six"] {
         let paths = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
         for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
             TrainConfig::load(&path).unwrap_or_else(|error| panic!("{error}"));
