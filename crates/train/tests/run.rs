@@ -399,8 +399,11 @@ fn knowledge_that_is_missing_or_unusable_is_an_error() {
 fn the_committed_configurations_are_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut checked = 0;
-    for folder in ["configs", "docs/trials", "docs/trials/five", "docs/trials/six"] {
-        let paths = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let entries = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let trials = root.join("docs/trials");
+    let chains = entries(&trials).into_iter().filter(|path| path.is_dir());
+    for folder in [root.join("configs"), trials.clone()].into_iter().chain(chains) {
+        let paths = entries(&folder).into_iter();
         for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
             TrainConfig::load(&path).unwrap_or_else(|error| panic!("{error}"));
             checked += 1;
