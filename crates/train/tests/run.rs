@@ -17,6 +17,11 @@ const KIND: f32 = 5.0;
 
 /// Records episodes in which a bright square moves and the action is the way to the centre.
 fn record(target: &Path, episodes: usize, camera: &str) {
+    record_things(target, episodes, camera, |[x, y], colour| [x, y, KIND, colour]);
+}
+
+/// The same; `thing` says what is recorded of the square from its middle and its colour.
+fn record_things(target: &Path, episodes: usize, camera: &str, thing: impl Fn([f32; 2], f32) -> [f32; 4]) {
     let [grounding, things] = [".grounding.", ".things."].map(|knowledge| camera.replace(".images.", knowledge));
     let features = Features::default()
         .with(camera, Feature::image(SIZE, SIZE))
@@ -40,7 +45,7 @@ fn record(target: &Path, episodes: usize, camera: &str) {
             let values = [
                 (camera, Value::Image(&square(row, column))),
                 (grounding.as_str(), Value::F32(&centre)),
-                (things.as_str(), Value::F32(&[centre[0], centre[1], KIND, (index % 2) as f32])),
+                (things.as_str(), Value::F32(&thing(centre, (index % 2) as f32))),
                 ("observation.state", Value::F32(&[x, y])),
                 ("observation.environment_state", Value::F32(&[x.hypot(y)])),
                 ("action", Value::F32(&[-x, -y])),
@@ -305,6 +310,19 @@ fn a_token_learns_to_tell_the_colour_of_the_square() {
     let (first, last) = (metrics[0].losses.naming, metrics[239].losses.naming);
     // Two of eight colours occur, as the row tells: nothing known costs ln 2 of each, the best guess without looking ln 2 of two.
     assert!((first - 2f32.ln()).abs() < 0.05 && last < 0.5 * 2f32.ln() / 4.0, "{first} -> {last}");
+}
+
+#[test]
+fn a_place_without_a_thing_has_no_colour_to_tell() {
+    let things: [fn([f32; 2], f32) -> [f32; 4]; 2] =
+        [|_, _| [-1.0; 4], |[x, y], colour| [1.0 - x, y + 0.1, KIND, colour]];
+    for thing in things {
+        let dir = tempfile::tempdir().unwrap();
+        record_things(&dir.path().join("data"), 4, "observation.images.top", thing);
+        let mut config = config(dir.path(), "run", 2);
+        config.loss.naming = 1.0;
+        assert!(train(&config).iter().all(|metrics| metrics.losses.naming == 0.0 && metrics.losses.total.is_finite()));
+    }
 }
 
 #[test]
