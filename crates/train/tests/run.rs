@@ -314,8 +314,8 @@ fn a_token_learns_to_tell_the_colour_of_the_square() {
 
 #[test]
 fn a_place_without_a_thing_has_no_colour_to_tell() {
-    let things: [fn([f32; 2], f32) -> [f32; 4]; 2] =
-        [|_, _| [-1.0; 4], |[x, y], colour| [1.0 - x, y + 0.1, KIND, colour]];
+    type Things = fn([f32; 2], f32) -> [f32; 4];
+    let things: [Things; 2] = [|_, _| [-1.0; 4], |[x, y], colour| [1.0 - x, y + 0.1, KIND, colour]];
     for thing in things {
         let dir = tempfile::tempdir().unwrap();
         record_things(&dir.path().join("data"), 4, "observation.images.top", thing);
