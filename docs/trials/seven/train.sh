@@ -4,6 +4,7 @@
 # ROBOMAMBA names a binary to use instead of building one (`cargo build --release --features train`).
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
+# All of it, though of its last three stages only the data is needed that was recorded before the first of them.
 bash docs/trials/six/train.sh
 data=data/seven runs=runs/seven configs=docs/trials/seven
 . docs/chain.sh
