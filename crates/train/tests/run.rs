@@ -326,6 +326,19 @@ fn a_place_without_a_thing_has_no_colour_to_tell() {
 }
 
 #[test]
+fn a_place_without_a_thing_does_not_dilute_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let every_second = |[x, y]: [f32; 2], colour| if colour == 0.0 { [x, y, KIND, colour] } else { [-1.0; 4] };
+    record_things(&dir.path().join("data"), 8, "observation.images.top", every_second);
+    let mut config = config(dir.path(), "run", 1);
+    config.data[0].window = Some(2);
+    config.loss.naming = 1.0;
+    // A mean over what is there: nothing known costs ln 2, where one over all places would give about half of that.
+    let naming = train(&config)[0].losses.naming;
+    assert!((naming - 2f32.ln()).abs() < 0.05, "{naming}");
+}
+
+#[test]
 fn the_patches_learn_to_tell_the_square() {
     let dir = tempfile::tempdir().unwrap();
     let metrics = learn(dir.path(), 240, |loss| loss.recognition = 1.0);
