@@ -265,7 +265,7 @@ impl TrainConfig {
     /// # Errors
     /// Names the key that is unknown, missing or makes no sense.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Read { path: path.into(), source })?;
         let config: Self = toml::from_str(&text)
             .map_err(|error| TrainError::ConfigFile { path: path.into(), reason: error.to_string() })?;
         config.check()?;

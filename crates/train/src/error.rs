@@ -61,7 +61,15 @@ pub enum TrainError {
         /// Folder of the data set.
         path: PathBuf,
     },
-    /// A file cannot be read or written.
+    /// A file that the configuration names, or the configuration itself, cannot be read.
+    #[error("cannot read {path}: {source}; check the path and its permissions")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of the run cannot be read or written.
     #[error("{path}: {source}; check that the disk has room and the folder can be written")]
     Io {
         /// The file.

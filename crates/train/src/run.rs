@@ -299,7 +299,7 @@ impl Start {
         model.check()?;
         let tokenizer = match &config.tokenizer {
             Some(path) => {
-                let json = std::fs::read(path).map_err(|source| TrainError::Io { path: path.clone(), source })?;
+                let json = std::fs::read(path).map_err(|source| TrainError::Read { path: path.clone(), source })?;
                 TextTokenizer::from_json(&json)?
             }
             None => TextTokenizer::train(corpus.instructions.iter().map(|text| &**text), model.text.vocab_size)?,
