@@ -235,7 +235,10 @@ fn mistakes_are_named() {
     assert_error(TrainConfig::load(&path), &["batch.max_steps", "at least 1", "found 0"]);
     fs::write(&path, text.replace("format = \"f32\"", "format = \"int4\"")).unwrap();
     assert_error(TrainConfig::load(&path), &["config.toml", "int4", "f32, bf16"]);
-    assert_error(TrainConfig::load(&dir.path().join("nowhere.toml")), &["cannot read", "nowhere.toml", "check the path"]);
+    assert_error(
+        TrainConfig::load(&dir.path().join("nowhere.toml")),
+        &["cannot read", "nowhere.toml", "check the path"],
+    );
 
     let fails = |change: &dyn Fn(&mut TrainConfig), expected: &[&str]| {
         let mut config = good.clone();
