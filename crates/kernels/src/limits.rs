@@ -1,7 +1,9 @@
 //! What this machine can do at best: the floor under every measured time.
 
-use std::hint::black_box;
-use std::time::Instant;
+use std::hint::{black_box, spin_loop};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::simd::{Op, Simd};
 #[cfg(target_arch = "x86_64")]
@@ -47,6 +49,67 @@ pub fn read(kernels: Kernels, data: &[f32]) {
         let part = &data[(i * part).min(data.len())..((i + 1) * part).min(data.len())];
         black_box(kernels.run(Sum { values: part }));
     });
+}
+
+/// Seconds in which one thread sees the answer of another to what it wrote, the median of several spells; none on a single thread.
+///
+/// It tells whether two cores share a cache. Under a hypervisor that may change from one second to the next.
+pub fn round_trip(kernels: Kernels) -> Option<f64> {
+    if threads(kernels) < 2 {
+        return None;
+    }
+    let mut spells: Vec<_> = (0..REPEATS).map(|_| round_trip_once()).collect();
+    spells.sort_by(f64::total_cmp);
+    Some(spells[REPEATS / 2])
+}
+
+/// The mean of one spell.
+fn round_trip_once() -> f64 {
+    const SPELL: Duration = Duration::from_millis(2);
+    const END: u64 = u64::MAX;
+    /// The thread that answers may have to wait for the core of the one that asks.
+    const PATIENCE: usize = 10_000;
+    /// A pair of lines of its own.
+    #[repr(align(128))]
+    struct Line(AtomicU64);
+
+    let line = Line(AtomicU64::new(0));
+    let wait_for = |is_there: &dyn Fn(u64) -> bool| {
+        for turn in 1.. {
+            let value = line.0.load(Ordering::Acquire);
+            if is_there(value) {
+                return value;
+            }
+            if turn % PATIENCE == 0 { thread::yield_now() } else { spin_loop() }
+        }
+        END
+    };
+    let means = rayon::broadcast(|context| match context.index() {
+        0 => {
+            let (start, mut trips) = (Instant::now(), 0);
+            while start.elapsed() < SPELL {
+                // So many that the clock does not count.
+                for _ in 0..64 {
+                    line.0.store(2 * trips + 1, Ordering::Release);
+                    wait_for(&|value| value == 2 * trips + 2);
+                    trips += 1;
+                }
+            }
+            let seconds = start.elapsed().as_secs_f64();
+            line.0.store(END, Ordering::Release);
+            seconds / trips as f64
+        }
+        1 => {
+            let mut asked = 1;
+            while wait_for(&|value| value == asked || value == END) != END {
+                line.0.store(asked + 1, Ordering::Release);
+                asked += 2;
+            }
+            0.0
+        }
+        _ => 0.0,
+    });
+    means[0]
 }
 
 fn threads(kernels: Kernels) -> usize {
@@ -171,6 +234,16 @@ impl Op for Sum<'_> {
 mod tests {
     use super::*;
     use crate::Isa;
+
+    #[test]
+    fn a_round_trip_takes_two_threads() {
+        let kernels = Kernels::detect();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads start");
+        let seconds = pool.install(|| round_trip(kernels.with_threads(Threads::Rayon))).expect("there are two threads");
+        // Faster than light crosses a chip, or slower than a network: something else was measured.
+        assert!((1e-9..1e-1).contains(&seconds), "{seconds:e}");
+        assert_eq!(round_trip(kernels.with_threads(Threads::One)), None);
+    }
 
     #[test]
     fn limits_are_ordered_as_machines_are() {

@@ -174,6 +174,31 @@ fn in_bf16_attention_is_the_reference_but_for_rounding() {
 }
 
 #[test]
+fn what_a_query_gets_does_not_depend_on_the_queries_beside_it() {
+    // Several blocks of queries, and probabilities in several pieces of depth.
+    let shape = shape(1, (197, 300), (2, 32));
+    for format in Format::ALL {
+        let problem = Problem::random(8, shape, Mask::Full).with(format);
+        for kernels in all_kernels() {
+            let queries = |first: usize, n_query: usize| {
+                let (mut input, width) = (problem.input(), shape.width());
+                input.shape.n_query = n_query;
+                input.q = Rows::strided(&problem.q[(3 * first + 1) * width..], 3 * width);
+                let mut out = vec![f32::NAN; n_query * width];
+                attention::forward(kernels, &input, RowsMut::new(&mut out, width), &mut AttentionScratch::default())
+                    .unwrap();
+                out
+            };
+            let whole = queries(0, 197);
+            for cut in [16, 65, 99, 129] {
+                let parts = [queries(0, cut), queries(cut, 197 - cut)].concat();
+                assert!(whole == parts, "{format:?} on {kernels:?}, cut after {cut} queries");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_references_gradients_are_differences() {
     for mask in [Mask::Full, Mask::KeyLengths(&[2, 4]), Mask::Causal] {
         let problem = Problem::random(5, shape(2, (3, 4), (2, 3)), mask).wide();

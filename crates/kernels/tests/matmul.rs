@@ -20,8 +20,11 @@ fn every_isa_agrees_with_the_reference() {
         (3, 64, 300),
         (5, 40, 16),
         (7, 40, 16),
+        (8, 40, 16),
+        (9, 33, 300),
         (11, 40, 16),
         (12, 32, 256),
+        (20, 70, 40),
         (25, 97, 513),
         (31, 70, 0),
         (0, 5, 4),
@@ -71,6 +74,31 @@ fn an_activated_product_is_the_activation_of_the_product() {
                     let name = format!("{activation:?} of {rows} x {n_out} x {n_in} in {format:?} on {kernels:?}");
                     assert_close(&name, &y, &wide(&expected), 1e-5);
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_row_becomes_does_not_depend_on_the_rows_beside_it() {
+    let (rows, n_out, n_in) = (65, 70, 600);
+    let mut random = Random(5);
+    let (weight, x) = (random.vec(n_out * n_in, -1.0, 1.0), random.vec(rows * n_in, -1.0, 1.0));
+    for format in Format::ALL {
+        let matrix = PackedMatrix::new(format, (n_out, n_in), &weight, None).unwrap();
+        for kernels in all_kernels() {
+            let product = |x: &[f32]| {
+                let rows = x.len() / n_in;
+                let mut y = vec![7.0; rows * n_out];
+                let out = RowsMut::new(&mut y, n_out);
+                matrix.apply(kernels, rows, Rows::new(x, n_in), out, &mut ConvertedRows::default()).unwrap();
+                y
+            };
+            let whole = product(&x);
+            for cut in [16, 28, 33, 49] {
+                let (first, second) = x.split_at(cut * n_in);
+                let parts = [product(first), product(second)].concat();
+                assert!(whole == parts, "{format:?} on {kernels:?}, cut after {cut} rows");
             }
         }
     }

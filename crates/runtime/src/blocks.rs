@@ -1,5 +1,8 @@
 //! Attention and MLP as the encoders and the connector use them.
 
+use std::mem;
+use std::ops::Range;
+
 use robomamba_kernels::activation::Activation;
 use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
 use robomamba_kernels::matmul::{ConvertedRows, PackedMatrix};
@@ -34,14 +37,27 @@ pub(crate) struct SelfAttention {
 impl SelfAttention {
     /// Reads `workspace.normed` `[rows, width]`, one sequence, and writes `workspace.branch` of the same shape.
     pub fn forward(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let width = self.qkv.n_in();
-        let Workspace { kernels, converted, normed, projected, mixed, branch, attention, .. } = workspace;
-        let (qkv, mixed) = (room(projected, rows * 3 * width), room(mixed, rows * width));
-        project((*kernels, converted), &self.qkv, &normed[..rows * width], qkv)?;
-        let head_dim = width / self.n_head;
+        let mut qkv = mem::take(&mut workspace.projected);
+        self.project(rows, room(&mut qkv, rows * self.qkv.n_out()), workspace)?;
+        self.attend(0..rows, &qkv[..rows * self.qkv.n_out()], workspace)?;
+        workspace.projected = qkv;
+        Ok(())
+    }
+
+    /// Queries, keys and values `qkv` `[rows, 3 * width]` of `workspace.normed` `[rows, width]`.
+    pub fn project(&self, rows: usize, qkv: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, converted, normed, .. } = workspace;
+        project((*kernels, converted), &self.qkv, &normed[..rows * self.qkv.n_in()], qkv)
+    }
+
+    /// Lets the rows `queries` of a sequence attend to all of it, `qkv` `[n_row, 3 * width]`, and writes `workspace.branch` `[queries, width]`.
+    pub fn attend(&self, queries: Range<usize>, qkv: &[f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let (width, rows) = (self.qkv.n_in(), queries.len());
+        let Workspace { kernels, converted, mixed, branch, attention, .. } = workspace;
+        let (n_key, head_dim, mixed) = (qkv.len() / (3 * width), width / self.n_head, room(mixed, rows * width));
         let input = AttentionInput {
-            shape: AttentionShape { batch: 1, n_query: rows, n_key: rows, n_head: self.n_head, head_dim },
-            q: Rows::strided(qkv, 3 * width),
+            shape: AttentionShape { batch: 1, n_query: rows, n_key, n_head: self.n_head, head_dim },
+            q: Rows::strided(&qkv[queries.start * 3 * width..], 3 * width),
             k: Rows::strided(&qkv[width..], 3 * width),
             v: Rows::strided(&qkv[2 * width..], 3 * width),
             scale: (head_dim as f32).sqrt().recip(),

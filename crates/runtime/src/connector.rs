@@ -23,7 +23,7 @@ use crate::RuntimeError;
 use crate::blocks::{Mlp, add, add_and_normalise, gelu_mlp, normalise, project};
 use crate::error::check_len;
 use crate::params::{Bias, NormParams, Params};
-use crate::workspace::{Workspace, room};
+use crate::workspace::{Workspace, for_each_block, room};
 
 /// A packed connector.
 #[derive(Clone, Debug)]
@@ -141,7 +141,8 @@ impl Connector {
             text_tokens,
             room(&mut workspace.residual, len),
         )?;
-        self.write_kv(self.n_vision(), n_text, context, workspace)
+        let first = self.n_vision() * self.kv_proj.n_out();
+        self.write_kv(n_text, &mut context.kv[first..], workspace)
     }
 
     /// Takes in the image of camera number `camera`: `patch_tokens` `[n_patch, d_vision]`.
@@ -160,10 +161,16 @@ impl Connector {
         let Some(embedding) = self.camera_embedding.chunks_exact(d).nth(camera) else {
             return Err(RuntimeError::Length { name: "cameras", expected: self.n_camera, found: camera + 1 });
         };
-        let residual = room(&mut workspace.residual, self.n_patch * d);
-        project((workspace.kernels, &mut workspace.converted), &self.vision_proj, patch_tokens, residual)?;
-        residual.chunks_exact_mut(d).for_each(|row| add(row, embedding));
-        self.write_kv(camera * self.n_patch, self.n_patch, context, workspace)
+        let (width, d_vision) = (self.kv_proj.n_out(), self.vision_proj.n_in());
+        let kv = &mut context.kv[camera * self.n_patch * width..][..self.n_patch * width];
+        let Workspace { kernels, blocks, .. } = workspace;
+        for_each_block(*kernels, blocks, (self.n_patch, width), kv, |rows, workspace, kv| {
+            let residual = room(&mut workspace.residual, rows.len() * d);
+            let patch_tokens = &patch_tokens[rows.start * d_vision..rows.end * d_vision];
+            project((workspace.kernels, &mut workspace.converted), &self.vision_proj, patch_tokens, residual)?;
+            residual.chunks_exact_mut(d).for_each(|row| add(row, embedding));
+            self.write_kv(rows.len(), kv, workspace)
+        })
     }
 
     /// Fuses what the context holds and the normalised `state` `[state_dim]` into `token` `[d_model]`.
@@ -221,17 +228,9 @@ impl Connector {
         project((*kernels, converted), &layer.out_proj, mixed, room(branch, n_query * d))
     }
 
-    /// Keys and values of the `rows` tokens in `workspace.residual`, to row `first` of the context and on.
-    fn write_kv(
-        &self,
-        first: usize,
-        rows: usize,
-        context: &mut ConnectorContext,
-        workspace: &mut Workspace,
-    ) -> Result<(), RuntimeError> {
+    /// Keys and values `kv` `[rows, num_hidden_layers * 2 * hidden_size]` of the `rows` tokens in `workspace.residual`.
+    fn write_kv(&self, rows: usize, kv: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
         normalise(&self.norm_kv, rows, workspace)?;
-        let width = self.kv_proj.n_out();
-        let kv = &mut context.kv[first * width..][..rows * width];
         project(
             (workspace.kernels, &mut workspace.converted),
             &self.kv_proj,

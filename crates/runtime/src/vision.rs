@@ -5,6 +5,9 @@
 //! `CLIPVisionModel`, `SiglipVisionModel` and `Dinov2Model`. DINOv2's layer scales are multiplied into the
 //! projections before them, which is the same function with one pass less.
 
+use std::mem;
+use std::ops::Range;
+
 use robomamba_kernels::activation::Activation;
 use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_model::{Tensors, VisionConfig, VisionKind};
@@ -13,7 +16,7 @@ use crate::RuntimeError;
 use crate::blocks::{Mlp, SelfAttention, add, add_and_normalise, normalise, project};
 use crate::error::check_len;
 use crate::params::{Bias, NormParams, Params};
-use crate::workspace::{Workspace, room};
+use crate::workspace::{Workspace, for_each_block, room};
 
 /// A packed vision transformer.
 #[derive(Clone, Debug)]
@@ -76,19 +79,32 @@ impl VisionEncoder {
         let (rows, d) = (self.config.n_token(), self.config.hidden_size);
         check_len("patches", patches.len(), self.config.n_patch() * self.config.patch_dim())?;
         check_len("tokens", tokens.len(), rows * d)?;
-        self.embed(patches, workspace)?;
-        if let Some(first) = self.blocks.first() {
-            normalise(&first.norm_before, rows, workspace)?;
+        let Workspace { kernels, projected, mixed, blocks: row_blocks, .. } = workspace;
+        let (mut qkv, mut next_qkv) = (room(projected, rows * 3 * d), room(mixed, rows * 3 * d));
+        // Rows meet in attention only, so a block of them goes from one attention to the projections for the next by itself.
+        for i in 0..=self.blocks.len() {
+            let next = self.blocks.get(i);
+            let (width, out) = match next {
+                Some(_) => (3 * d, &mut *next_qkv),
+                None => (d, &mut *tokens),
+            };
+            for_each_block(*kernels, row_blocks, (rows, width), out, |rows, workspace, out| {
+                let norm = next.map(|next| &next.norm_before).or(self.final_norm.as_ref());
+                match i.checked_sub(1) {
+                    None => self.embed(rows.clone(), norm, patches, workspace)?,
+                    Some(i) => self.blocks[i].forward(rows.clone(), qkv, norm, workspace)?,
+                }
+                match next {
+                    Some(next) => next.attention.project(rows.len(), out, workspace),
+                    None => {
+                        let result = if norm.is_some() { &workspace.normed } else { &workspace.residual };
+                        out.copy_from_slice(&result[..out.len()]);
+                        Ok(())
+                    }
+                }
+            })?;
+            mem::swap(&mut qkv, &mut next_qkv);
         }
-        for (i, block) in self.blocks.iter().enumerate() {
-            let next = self.blocks.get(i + 1).map(|next| &next.norm_before);
-            block.forward(rows, next, workspace)?;
-        }
-        if let Some(norm) = &self.final_norm {
-            normalise(norm, rows, workspace)?;
-        }
-        let result = if self.final_norm.is_some() { &workspace.normed } else { &workspace.residual };
-        tokens.copy_from_slice(&result[..rows * d]);
         Ok(())
     }
 
@@ -97,19 +113,28 @@ impl VisionEncoder {
         &tokens[(self.config.n_token() - self.config.n_patch()) * self.config.hidden_size..]
     }
 
-    /// Starts the residual stream with the embedded patches.
-    fn embed(&self, patches: &[f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let (rows, d) = (self.config.n_token(), self.config.hidden_size);
-        let residual = room(&mut workspace.residual, rows * d);
-        let (class, embedded) = residual.split_at_mut((rows - self.config.n_patch()) * d);
+    /// Starts the residual stream of the rows `rows` with the embedded patches, and norms it if so wanted.
+    fn embed(
+        &self,
+        rows: Range<usize>,
+        norm: Option<&NormParams>,
+        patches: &[f32],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        let (d, patch_dim) = (self.config.hidden_size, self.config.patch_dim());
+        let n_class = self.config.n_token() - self.config.n_patch();
+        let seen = rows.start.max(n_class)..rows.end.max(n_class);
+        let patches = &patches[(seen.start - n_class) * patch_dim..(seen.end - n_class) * patch_dim];
+        let residual = room(&mut workspace.residual, rows.len() * d);
+        let (class, embedded) = residual.split_at_mut((rows.len() - seen.len()) * d);
         class.fill(0.0);
         project((workspace.kernels, &mut workspace.converted), &self.patch_projection, patches, embedded)?;
-        add(residual, &self.positions);
+        add(residual, &self.positions[rows.start * d..rows.end * d]);
         if let Some(norm) = &self.pre_norm {
-            normalise(norm, rows, workspace)?;
-            workspace.residual[..rows * d].copy_from_slice(&workspace.normed[..rows * d]);
+            normalise(norm, rows.len(), workspace)?;
+            workspace.residual[..rows.len() * d].copy_from_slice(&workspace.normed[..rows.len() * d]);
         }
-        Ok(())
+        norm.map_or(Ok(()), |norm| normalise(norm, rows.len(), workspace))
     }
 }
 
@@ -136,15 +161,23 @@ impl VisionBlock {
         })
     }
 
-    /// `x += attention(norm_before(x)); x += mlp(norm_after(x))`, then the norm of the `next` block, if any.
-    fn forward(&self, rows: usize, next: Option<&NormParams>, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        self.attention.forward(rows, workspace)?;
-        add_and_normalise(&self.norm_after, rows, workspace)?;
-        self.mlp.forward(rows, workspace)?;
+    /// `x += attention(norm_before(x)); x += mlp(norm_after(x))` for the rows `rows` of the sequence whose queries, keys and values are
+    /// `qkv`, then the norm of what comes `next`, if any.
+    fn forward(
+        &self,
+        rows: Range<usize>,
+        qkv: &[f32],
+        next: Option<&NormParams>,
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        let count = rows.len();
+        self.attention.attend(rows, qkv, workspace)?;
+        add_and_normalise(&self.norm_after, count, workspace)?;
+        self.mlp.forward(count, workspace)?;
         match next {
-            Some(norm) => add_and_normalise(norm, rows, workspace)?,
+            Some(norm) => add_and_normalise(norm, count, workspace)?,
             None => {
-                let len = rows * self.mlp.fc2.n_out();
+                let len = count * self.mlp.fc2.n_out();
                 add(&mut workspace.residual[..len], &workspace.branch[..len]);
             }
         }

@@ -1,8 +1,16 @@
 //! Working memory that all parts of the model share, because only one of them runs at a time.
 
-use robomamba_kernels::Kernels;
+use std::ops::Range;
+
+use rayon::prelude::*;
 use robomamba_kernels::attention::AttentionScratch;
 use robomamba_kernels::matmul::ConvertedRows;
+use robomamba_kernels::{Kernels, Threads};
+
+use crate::RuntimeError;
+
+/// Fewest rows that are worth a block: each reads all weights.
+const BLOCK_ROWS_MIN: usize = 16;
 
 /// The kernels that a caller runs on and the memory that they work in.
 ///
@@ -34,6 +42,8 @@ pub struct Workspace {
     /// Inputs of a product in 8 bits.
     pub(crate) converted: ConvertedRows,
     pub(crate) attention: AttentionScratch,
+    /// Of the blocks of rows that go through a layer by themselves.
+    pub(crate) blocks: Vec<Workspace>,
 }
 
 impl Workspace {
@@ -53,6 +63,7 @@ impl Workspace {
             rotation: Vec::new(),
             converted: ConvertedRows::default(),
             attention: AttentionScratch::default(),
+            blocks: Vec::new(),
         }
     }
 
@@ -78,6 +89,7 @@ impl Workspace {
         buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>()
             + self.converted.bytes()
             + self.attention.bytes()
+            + self.blocks.iter().map(Self::bytes).sum::<usize>()
     }
 }
 
@@ -87,4 +99,37 @@ pub(crate) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
         buffer.resize(len, 0.0);
     }
     &mut buffer[..len]
+}
+
+/// Calls `work` for blocks that together are the rows of `out` `[rows, width]`, one for each thread: with the rows of the block, working memory
+/// that is the block's from call to call, and its part of `out`.
+///
+/// A block stays on one core while `work` runs, and mostly from call to call, so what it computes stays in that core's cache, where
+/// threads that share the columns of every product send each other all of it. What is computed for a row must not depend on the block that it is in.
+pub(crate) fn for_each_block(
+    kernels: Kernels,
+    blocks: &mut Vec<Workspace>,
+    (rows, width): (usize, usize),
+    out: &mut [f32],
+    work: impl Fn(Range<usize>, &mut Workspace, &mut [f32]) -> Result<(), RuntimeError> + Send + Sync,
+) -> Result<(), RuntimeError> {
+    let threads = match kernels.threads() {
+        Threads::One => 1,
+        Threads::Rayon => rayon::current_num_threads(),
+    };
+    let count = threads.min(rows / BLOCK_ROWS_MIN).max(1);
+    let len = rows.div_ceil(count).max(1);
+    // Threads without a block of their own help with the products of the others.
+    let within = if threads > count { kernels } else { kernels.with_threads(Threads::One) };
+    blocks.resize_with(count.max(blocks.len()), || Workspace::new(within));
+    let work = |(i, (workspace, out)): (usize, (&mut Workspace, &mut [f32]))| {
+        workspace.kernels = within;
+        work(i * len..rows.min((i + 1) * len), workspace, out)
+    };
+    let chunk = len * width;
+    if threads == 1 {
+        blocks.iter_mut().zip(out.chunks_mut(chunk)).enumerate().try_for_each(work)
+    } else {
+        blocks.par_iter_mut().zip(out.par_chunks_mut(chunk)).enumerate().try_for_each(work)
+    }
 }

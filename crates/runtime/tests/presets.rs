@@ -58,6 +58,34 @@ fn every_vision_encoder_runs_on_every_instruction_set() {
 }
 
 #[test]
+fn every_vision_encoder_sees_the_same_on_any_number_of_threads() {
+    for kind in [VisionKind::Vit, VisionKind::Clip, VisionKind::Siglip, VisionKind::Dinov2] {
+        let checkpoint = common::checkpoint(Preset::Nano, |config| {
+            (config.vision.kind, config.vision.image_size) = (kind, 64);
+        });
+        let config = &checkpoint.config.vision;
+        let patches = common::noise(3, config.n_patch() * config.patch_dim());
+        for format in Format::ALL {
+            let encoder =
+                VisionEncoder::new(format, config, &checkpoint.weights, "vision").expect("weights are complete");
+            let run = |threads: Threads| {
+                let mut tokens = vec![0.0; config.n_token() * config.hidden_size];
+                let mut workspace = Workspace::new(Kernels::detect().with_threads(threads));
+                encoder.forward(&patches, &mut tokens, &mut workspace).expect("sizes fit");
+                tokens
+            };
+            let expected = run(Threads::One);
+            // With two and three threads each has a block of rows; with seven some help the others.
+            for threads in [2, 3, 7] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+                let found = pool.install(|| run(Threads::Rayon));
+                assert!(expected == found, "{kind:?} in {format} on {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
 fn layer_scale_is_part_of_dinov2() {
     let checkpoint = common::checkpoint(Preset::Nano, |config| config.vision.kind = VisionKind::Dinov2);
     let config = &checkpoint.config.vision;

@@ -7,14 +7,17 @@ use std::ops::Range;
 
 use super::{AttentionGrads, AttentionInput, AttentionScratch, AttentionShape};
 use crate::matmul::Pair;
-use crate::matmul::gemm::{self, Element, Left, Output, Right, Write, grow, packed_len};
+use crate::matmul::gemm::{self, Element, Left, Output, Right, Write, even_height, grow, packed_len};
 use crate::parallel::{SharedRows, for_each};
-use crate::simd::{Op, Simd};
+use crate::simd::{Op, Simd, prefetch};
 use crate::softmax::rows::{exponentials, multiply as multiply_row, softmax, softmax_backward};
 use crate::{Kernels, Rows, RowsMut, Threads};
 
-/// Queries whose scores are held at a time in the forward pass, a multiple of the product's tiles.
-const QUERIES: usize = 48;
+/// Most queries whose scores are held at a time in the forward pass, a multiple of the product's tiles.
+const QUERIES: usize = 60;
+
+/// Values of a line of the cache.
+const LINE: usize = 16;
 
 /// Up to this many queries there is no gain in packing.
 const QUERIES_UNPACKED: usize = 2;
@@ -84,6 +87,24 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// Asks for query `query` and for its share of the keys and values. Rows lie too far apart for the processor to ask for them by itself.
+    #[inline(always)]
+    fn prefetch(&self, query: usize) {
+        let AttentionInput { shape, q, k, v, .. } = self.input;
+        self.prefetch_row(q, self.batch * shape.n_query + query);
+        let keys = query * shape.n_key / shape.n_query..(query + 1) * shape.n_key / shape.n_query;
+        for key in keys {
+            self.prefetch_row(k, self.batch * shape.n_key + key);
+            self.prefetch_row(v, self.batch * shape.n_key + key);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_row(&self, rows: &Rows, row: usize) {
+        let first = row * rows.stride + self.columns().start;
+        (0..self.input.shape.head_dim).step_by(LINE).for_each(|i| prefetch(rows.data, first + i));
+    }
+
     /// Makes probabilities of the scores of query `query`; hidden keys get 0.
     #[inline(always)]
     fn probabilities<S: Simd>(&self, s: S, query: usize, scores: &mut [f32]) {
@@ -133,17 +154,19 @@ pub(super) fn forward<E: Factor>(
     scratch: &mut AttentionScratch,
 ) {
     let shape = input.shape;
-    let queries = QUERIES.min(shape.n_query);
+    let queries = even_height(shape.n_query, QUERIES);
     let is_packed = shape.n_query > QUERIES_UNPACKED;
     let room = E::left_len(queries, shape.head_dim).max(E::left_len(queries, shape.n_key));
     let packed = keys_len::<E>(input) + values_len::<E>(input) + room;
     let len = (queries * shape.n_key, if is_packed { packed } else { 0 });
     let out = SharedRows::new(out);
     with_scratch(kernels.threads(), shape.batch * shape.n_head, scratch, len, |heads, scores, factors: &mut [E]| {
+        let end = heads.end;
         for index in heads {
             let head = Head::new(input, index);
             if is_packed {
-                E::run(kernels, Forward { head, out: &out, scores, factors });
+                let next = (index + 1 < end).then(|| Head::new(input, index + 1));
+                E::run(kernels, Forward { head, next, out: &out, scores, factors });
             } else {
                 kernels.run(ForwardUnpacked { head, out: &out, scores: &mut scores[..shape.n_key] });
             }
@@ -163,6 +186,8 @@ fn values_len<E: Factor>(input: &AttentionInput) -> usize {
 
 struct Forward<'a, E> {
     head: Head<'a>,
+    /// Whose turn is next.
+    next: Option<Head<'a>>,
     out: &'a SharedRows<'a>,
     scores: &'a mut [f32],
     factors: &'a mut [E],
@@ -173,20 +198,24 @@ impl<E: Factor> Op for Forward<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Forward { head, out, scores, factors } = self;
+        let Forward { head, next, out, scores, factors } = self;
         let (input, shape) = (head.input, head.input.shape);
         let (keys, factors) = factors.split_at_mut(keys_len::<E>(input));
         let (values, room) = factors.split_at_mut(values_len::<E>(input));
         E::pack_transposed(s, head.rows(input.k, shape.n_key), shape.head_dim, keys);
         E::pack(s, head.rows(input.v, shape.n_key), shape.n_key, values);
-        for first in (0..shape.n_query).step_by(QUERIES) {
-            let queries = first..shape.n_query.min(first + QUERIES);
+        let height = even_height(shape.n_query, QUERIES).max(1);
+        for first in (0..shape.n_query).step_by(height) {
+            let queries = first..shape.n_query.min(first + height);
             let scores = &mut scores[..queries.len() * shape.n_key];
             let left = E::left(s, head.left(input.q, shape.n_query, queries.clone()), room);
             multiply(s, &left, (keys, shape.n_key), scores);
             let mut inverse = [0.0; QUERIES];
             for (row, scores) in scores.chunks_exact_mut(shape.n_key).enumerate() {
                 inverse[row] = head.exponentials(s, first + row, scores);
+                if let Some(next) = &next {
+                    next.prefetch(first + row);
+                }
             }
             let left = E::left(s, dense(scores, (queries.len(), shape.n_key)), room);
             // Safety: every head has columns of its own.

@@ -72,9 +72,17 @@ impl Element for Pair {
 
     #[inline(always)]
     fn pack_transposed<'a, S: Simd>(s: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]) {
-        let len = Self::depth(depth) * PANEL;
-        for (column, row) in rows.enumerate() {
-            round_column(s, row, column % PANEL, &mut panels[column / PANEL * len..][..len]);
+        let (len, mut rows) = (Self::depth(depth) * PANEL, rows);
+        for first in (0..).step_by(S::LANES) {
+            let (mut columns, mut count) = ([&[] as &[f32]; MAX_LANES], 0);
+            while let Some(row) = (count < S::LANES).then(|| rows.next()).flatten() {
+                columns[count] = row;
+                count += 1;
+            }
+            if count == 0 {
+                break;
+            }
+            round_columns(s, &columns[..count], first % PANEL, &mut panels[first / PANEL * len..][..len]);
         }
     }
 
@@ -117,13 +125,27 @@ fn round_row<S: Simd>(s: S, values: &[f32], words: &mut [Pair]) {
     }
 }
 
-/// Rounds a row of the transpose of a right factor, which becomes the column `column` of a panel.
+/// Rounds rows of the transpose of a right factor, a register's lanes of them at most, which become the columns of a panel from `first` on.
 #[inline(always)]
-fn round_column<S: Simd>(s: S, values: &[f32], column: usize, panel: &mut [Pair]) {
-    let mut rounded = [0; MAX_LANES / 2];
-    for (values, words) in values.chunks(S::LANES).zip(panel.chunks_mut(S::LANES / 2 * PANEL)) {
-        s.store_bf16(s.load_partial(values), &mut rounded);
-        gemm::pack_column(column, &rounded, words.len() / PANEL, words);
+fn round_columns<S: Simd>(s: S, rows: &[&[f32]], first: usize, panel: &mut [Pair]) {
+    let mut block = [0; MAX_LANES * MAX_LANES];
+    for (i, panel) in panel.chunks_mut(S::LANES * PANEL).enumerate() {
+        for (row, words) in rows.iter().zip(block.chunks_exact_mut(S::LANES)) {
+            let values = &row[row.len().min(2 * i * S::LANES)..];
+            let (low, high) = values.split_at(values.len().min(S::LANES));
+            let (low_words, high_words) = words.split_at_mut(S::LANES / 2);
+            s.store_bf16(s.load_partial(low), low_words);
+            s.store_bf16(s.load_partial(high), high_words);
+        }
+        s.transpose(&mut block[..S::LANES * S::LANES]);
+        for (panel, words) in panel.chunks_exact_mut(PANEL).zip(block.chunks_exact(S::LANES)) {
+            let columns = &mut panel[first..];
+            if rows.len() == S::LANES {
+                columns[..S::LANES].copy_from_slice(&words[..S::LANES]);
+            } else {
+                columns[..rows.len()].copy_from_slice(&words[..rows.len()]);
+            }
+        }
     }
 }
 
@@ -289,9 +311,8 @@ impl Op for RoundColumns<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (column, row) in self.columns.enumerate() {
-            round_column(s, self.x.row(row, self.depth), column, self.panel);
-        }
+        let rows = self.columns.map(|row| self.x.row(row, self.depth));
+        Pair::pack_transposed(s, rows, self.depth, self.panel);
     }
 }
 

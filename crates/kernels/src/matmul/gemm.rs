@@ -198,6 +198,13 @@ pub(crate) unsafe fn product<S: Simd, E: Element>(
     }
 }
 
+/// The height of as few tiles of at most `max` rows as `rows` need, all about as high: a last one of a row or two would do little with the weights
+/// that it loads.
+#[inline(always)]
+pub(crate) fn even_height(rows: usize, max: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(max).max(1))
+}
+
 /// One panel and one piece of the depth.
 struct Strip<'a, E> {
     left: &'a Left<'a, E>,
@@ -214,19 +221,25 @@ struct Strip<'a, E> {
 unsafe fn panel_product<S: Simd, E: Element>(s: S, job: &Strip<E>) {
     let mut row = 0;
     while row < job.left.rows {
-        let left = job.left.rows - row;
+        let height = even_height(job.left.rows - row, E::tile_rows::<S>());
         // Safety: the rows lie in the left factor; the rest is the caller's promise.
         unsafe {
-            if E::tile_rows::<S>() >= 12 && left >= 12 {
+            if E::tile_rows::<S>() >= 12 && height >= 12 {
                 strips::<S, E, 12>(s, job, row);
                 row += 12;
-            } else if E::tile_rows::<S>() >= 6 && left >= 6 {
+            } else if E::tile_rows::<S>() >= 12 && height >= 10 {
+                strips::<S, E, 10>(s, job, row);
+                row += 10;
+            } else if E::tile_rows::<S>() >= 12 && height >= 8 {
+                strips::<S, E, 8>(s, job, row);
+                row += 8;
+            } else if E::tile_rows::<S>() >= 6 && height >= 6 {
                 strips::<S, E, 6>(s, job, row);
                 row += 6;
-            } else if left >= 4 {
+            } else if height >= 4 {
                 strips::<S, E, 4>(s, job, row);
                 row += 4;
-            } else if left >= 2 {
+            } else if height >= 2 {
                 strips::<S, E, 2>(s, job, row);
                 row += 2;
             } else {
@@ -261,8 +274,8 @@ unsafe fn strips<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row:
 /// As [`strips`].
 #[inline(always)]
 unsafe fn sums<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: usize, offset: usize) -> [[S::V; 2]; R] {
-    /// Sums of a single row are kept apart over this many steps, so that no chain of additions is longer
-    /// than the loads take.
+    /// Sums of a product with a single row are kept apart over this many steps, so that no chain of additions is longer
+    /// than the loads take. The last of many rows is summed as the others are.
     const APART: usize = 4;
     let (left, depth) = (job.left, job.depth.clone());
     let panel = job.right.panels[job.panel * PANEL * left.depth..].as_ptr();
@@ -274,7 +287,7 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: u
             let values = panel.add(k * PANEL + offset + half * S::LANES);
             E::load(s, std::slice::from_raw_parts(values, S::LANES))
         };
-        if R == 1 {
+        if R == 1 && left.rows == 1 {
             let mut apart = [[s.zero(); 2]; APART];
             let whole = depth.start + depth.len() / APART * APART;
             for k in (depth.start..whole).step_by(APART) {

@@ -10,11 +10,11 @@
 
 use std::ops::Range;
 
-use super::gemm::PANEL;
+use super::gemm::{PANEL, even_height};
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{BLOCK, Sums, TILE, Tiles};
 use crate::parallel::{SharedRows, for_each};
-use crate::simd::{Op, ROUND, Simd};
+use crate::simd::{Op, ROUND, Simd, prefetch};
 use crate::{Kernels, Rows, RowsMut, Threads};
 
 /// Depth that one lane of an instruction takes.
@@ -31,6 +31,8 @@ const QUANTISE_PARALLEL_MIN: usize = 1 << 15;
 const TILE_ROWS_MAX: usize = 12;
 /// Rows that a single one is quantised to.
 const SPLIT: usize = 2;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 /// Steps of the second of them in one of the first.
 const FINER: f32 = 128.0;
 /// Rows that a product may read beyond the last one: all but one of the highest block.
@@ -243,22 +245,31 @@ impl Op for Int8Product<'_> {
             return self.single(s);
         }
         for panel in self.panels.clone() {
-            let mut row = 0;
+            let (mut row, mut tile) = (0, 0);
             // A tile costs what its rows cost, so the lowest that holds what is left is the best, even if it reaches
             // beyond the last row.
             while row < self.rows {
                 let left = self.rows - row;
+                let height = even_height(left, S::TILE_ROWS_DOT);
+                let next = self.next_weights(panel, tile);
+                tile += 1;
                 row += if left == 1 {
-                    self.strips::<S, 1>(s, row, panel);
+                    self.strips::<S, 1>(s, row, panel, next);
                     1
-                } else if left <= 4 || S::TILE_ROWS_DOT < 6 {
-                    self.strips::<S, 4>(s, row, panel);
+                } else if height <= 4 || S::TILE_ROWS_DOT < 6 {
+                    self.strips::<S, 4>(s, row, panel, next);
                     4
-                } else if left <= 6 || S::TILE_ROWS_DOT < TILE_ROWS_MAX {
-                    self.strips::<S, 6>(s, row, panel);
+                } else if height <= 6 || S::TILE_ROWS_DOT < TILE_ROWS_MAX {
+                    self.strips::<S, 6>(s, row, panel, next);
                     6
+                } else if height <= 8 {
+                    self.strips::<S, 8>(s, row, panel, next);
+                    8
+                } else if height <= 10 {
+                    self.strips::<S, 10>(s, row, panel, next);
+                    10
                 } else {
-                    self.strips::<S, TILE_ROWS_MAX>(s, row, panel);
+                    self.strips::<S, TILE_ROWS_MAX>(s, row, panel, next);
                     TILE_ROWS_MAX
                 };
             }
@@ -268,14 +279,21 @@ impl Op for Int8Product<'_> {
 
 impl Int8Product<'_> {
     #[inline(always)]
-    fn strips<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize) {
+    fn strips<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize, next: &[i8]) {
         for offset in (0..PANEL).step_by(2 * S::LANES) {
             let first = panel * PANEL + offset;
             if first < self.columns {
-                let sums = self.sums::<S, R>(s, row, panel, offset);
+                let sums = self.sums::<S, R>(s, row, (panel, offset), next);
                 self.write::<S, R>(s, sums, row, first);
             }
         }
+    }
+
+    /// The part of the panel after `panel` that tile number `tile` of this one asks for, a line for each group of the depth.
+    #[inline(always)]
+    fn next_weights(&self, panel: usize, tile: usize) -> &[i8] {
+        let first = (panel + 1) * panel_len(self.depth) + tile * self.depth.div_ceil(GROUP) * LINE;
+        self.weights.data.get(first..).unwrap_or_default()
     }
 
     /// The product of a single row, which is two quantised ones.
@@ -288,7 +306,7 @@ impl Int8Product<'_> {
                 if first >= self.columns {
                     break;
                 }
-                let [coarse, fine] = self.sums::<S, SPLIT>(s, 0, panel, offset);
+                let [coarse, fine] = self.sums::<S, SPLIT>(s, 0, (panel, offset), &[]);
                 for (half, (coarse, fine)) in coarse.into_iter().zip(fine).enumerate() {
                     let first = first + half * S::LANES;
                     if first >= self.columns {
@@ -305,7 +323,13 @@ impl Int8Product<'_> {
 
     /// Integer products of `R` rows with two registers of columns.
     #[inline(always)]
-    fn sums<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize, offset: usize) -> [[S::I; 2]; R] {
+    fn sums<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        row: usize,
+        (panel, offset): (usize, usize),
+        next: &[i8],
+    ) -> [[S::I; 2]; R] {
         let groups = self.depth.div_ceil(GROUP);
         let panel = &self.weights.data[panel * panel_len(self.depth)..][..groups * GROUP * PANEL];
         // No closures here: one that is not inlined lacks the instruction set, and its loads become calls.
@@ -315,6 +339,9 @@ impl Int8Product<'_> {
         }
         let mut sums = [[s.zero_i32(); 2]; R];
         for (k, weights) in panel.chunks_exact(GROUP * PANEL).enumerate() {
+            if R > 4 {
+                prefetch(next, k * LINE);
+            }
             let second = &weights[(offset + S::LANES) * GROUP..];
             let weights = [s.load_bytes(&weights[offset * GROUP..]), s.load_bytes(second)];
             for (sums, x) in sums.iter_mut().zip(&rows) {

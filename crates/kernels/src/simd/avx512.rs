@@ -192,6 +192,37 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn transpose(self, block: &mut [i32]) {
+        let block = &mut block.as_chunks_mut::<16>().0.as_chunks_mut::<16>().0[0];
+        // Safety: the token exists only where the processor has the instructions, and every row holds 16 values.
+        unsafe {
+            let mut rows = block.each_ref().map(|row| _mm512_loadu_si512(row.as_ptr().cast()));
+            // Words of rows that lie 1, 2, 4 and 8 apart change places.
+            for i in (0..16).step_by(2) {
+                let (a, b) = (rows[i], rows[i + 1]);
+                (rows[i], rows[i + 1]) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            }
+            for i in (0..16).step_by(4) {
+                let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+                (rows[i], rows[i + 1]) = (_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c));
+                (rows[i + 2], rows[i + 3]) = (_mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d));
+            }
+            for i in 0..4 {
+                let [a, b, c, d] = [rows[i], rows[i + 4], rows[i + 8], rows[i + 12]];
+                let (low, high) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d));
+                let (low_odd, high_odd) = (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d));
+                rows[i] = _mm512_shuffle_i32x4::<0x88>(low, high);
+                rows[i + 4] = _mm512_shuffle_i32x4::<0x88>(low_odd, high_odd);
+                rows[i + 8] = _mm512_shuffle_i32x4::<0xdd>(low, high);
+                rows[i + 12] = _mm512_shuffle_i32x4::<0xdd>(low_odd, high_odd);
+            }
+            for (row, values) in block.iter_mut().zip(rows) {
+                _mm512_storeu_si512(row.as_mut_ptr().cast(), values);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn zero_i32(self) -> __m512i {
         // Safety: the token exists only where the processor has the instructions.
         unsafe { _mm512_setzero_si512() }

@@ -79,6 +79,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Fills the first lanes of `dst`, which must be long enough.
     fn store_i32(self, x: Self::I, dst: &mut [i32]);
     fn zero_i32(self) -> Self::I;
+    /// Transposes `block` `[LANES, LANES]` in place.
+    #[inline(always)]
+    fn transpose(self, block: &mut [i32]) {
+        for row in 1..Self::LANES {
+            for column in 0..row {
+                block.swap(row * Self::LANES + column, column * Self::LANES + row);
+            }
+        }
+    }
     /// `acc + sum_i x_i w_i` over the four bytes of each lane, `x` from [`Simd::store_bytes`]; where those are 128 more, the sum is that of the bytes as
     /// they are, and [`Simd::unbiased`] makes it right.
     fn dot4(self, acc: Self::I, x: Self::I, w: Self::W) -> Self::I;
@@ -117,7 +126,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
 /// Asks for the cache line at `data[index]`, if there is such a value, to be brought near.
 #[inline(always)]
-pub(crate) fn prefetch(data: &[f32], index: usize) {
+pub(crate) fn prefetch<T>(data: &[T], index: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(value) = data.get(index) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

@@ -24,6 +24,8 @@ pub struct Limits {
     /// Reading from main memory and from the last-level cache, in 10^9 bytes per second.
     pub memory_gb_s: f64,
     pub cache_gb_s: f64,
+    /// From one thread to another and back, in 10^-9 seconds; none on a single thread.
+    pub round_trip_ns: Option<f64>,
 }
 
 /// The limits on one thread and on `threads`.
@@ -41,13 +43,14 @@ pub fn measure(threads: usize) -> Result<Vec<Limits>> {
             int8_gops: limits::int8_ops(kernels) / 1e9,
             memory_gb_s: limits::read_bytes(kernels, &data) / 1e9,
             cache_gb_s: limits::read_bytes(kernels, &data[..CACHE_BYTES / size_of::<f32>()]) / 1e9,
+            round_trip_ns: limits::round_trip(kernels).map(|seconds| seconds * 1e9),
         }))
     };
     counts.into_iter().map(at).collect()
 }
 
 pub fn table(limits: &[Limits]) -> Table {
-    let mut table = Table::new(["limits", "f32", "bf16", "int8", "memory", "cache"]);
+    let mut table = Table::new(["limits", "f32", "bf16", "int8", "memory", "cache", "to another core and back"]);
     for limit in limits {
         table.row([
             format!("{} threads", limit.threads),
@@ -56,6 +59,7 @@ pub fn table(limits: &[Limits]) -> Table {
             format!("{:.0} GOP/s", limit.int8_gops),
             format!("{:.1} GB/s", limit.memory_gb_s),
             format!("{:.1} GB/s", limit.cache_gb_s),
+            limit.round_trip_ns.map_or(String::new(), |ns| format!("{ns:.0} ns")),
         ]);
     }
     table
