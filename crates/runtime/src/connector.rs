@@ -4,15 +4,28 @@
 //! (the resampler of Flamingo, Alayrac et al., arXiv 2204.14198, with the text in the query as well):
 //!
 //! ```text
-//! kv_i  = norm_kv(vision_proj(patch_i) + camera_embedding), norm_kv(text_proj(word_i))
+//! kv_i  = norm_kv(vision_proj(patch_i) + camera_embedding), norm_kv(text_proj(word_i))   [hidden_size]
 //! x     = query + reshape(query_text(mean_i word_i))                                [n_query, d]
 //! layer:  x += out_proj(MHA(q_proj(norm_q(x)), k_proj(kv), v_proj(kv)))
 //!         x += fc2(gelu(fc1(norm_mlp(x))))
 //! token = out_proj(flatten(norm_out(x))) + state_proj.fc2(gelu(state_proj.fc1(state)))   [d_model]
 //! ```
 //!
-//! Keys and values do not depend on the queries, so [`ConnectorContext`] keeps them: those of the words
-//! until the instruction changes, those of a camera until its image changes.
+//! What the queries attend to does not depend on them, so [`ConnectorContext`] keeps it: the words
+//! until the instruction changes, the patches of a camera until its image changes.
+//!
+//! There are few queries and many patches, so keys and values are never computed. With `K` and `V` the rows of `k_proj` and `v_proj` that
+//! belong to a head,
+//!
+//! ```text
+//! q . (K kv_i + bias)      = (K^T q) . kv_i + q . bias
+//! sum_i p_i (V kv_i + bias) = V (sum_i p_i kv_i) + bias          as sum_i p_i = 1
+//! ```
+//!
+//! and `q . bias`, the same for every key, has no effect on the softmax (the absorbed projections of DeepSeek-V2, arXiv 2405.04434, section
+//! 2.1.2). For the 8 queries of `base` on 196 patches that is a sixth of the multiplications.
+
+use std::ops::Range;
 
 use robomamba_kernels::attention::{self, AttentionInput, AttentionShape, Mask};
 use robomamba_kernels::matmul::{Format, PackedMatrix};
@@ -23,7 +36,7 @@ use crate::RuntimeError;
 use crate::blocks::{Mlp, add, add_and_normalise, gelu_mlp, normalise, project};
 use crate::error::check_len;
 use crate::params::{Bias, NormParams, Params};
-use crate::workspace::{Workspace, for_each_block, room};
+use crate::workspace::{BLOCK_ROWS_MIN, Workspace, for_each_block, room};
 
 /// A packed connector.
 #[derive(Clone, Debug)]
@@ -36,8 +49,6 @@ pub struct Connector {
     query: Vec<f32>,
     query_text: PackedMatrix,
     norm_kv: NormParams,
-    /// Keys and values of all layers, `[num_hidden_layers * 2 * hidden_size, hidden_size]`.
-    kv_proj: PackedMatrix,
     layers: Vec<ConnectorLayer>,
     norm_out: NormParams,
     out_proj: PackedMatrix,
@@ -51,6 +62,10 @@ pub struct Connector {
 struct ConnectorLayer {
     norm_q: NormParams,
     q_proj: PackedMatrix,
+    /// Of each head, transposed: `[hidden_size, head_dim]`.
+    k_proj: Vec<PackedMatrix>,
+    /// Of each head, `[head_dim, hidden_size]`.
+    v_proj: Vec<PackedMatrix>,
     out_proj: PackedMatrix,
     norm_mlp: NormParams,
     mlp: Mlp,
@@ -59,7 +74,7 @@ struct ConnectorLayer {
 /// What the queries attend to, and the queries as the instruction conditions them.
 #[derive(Clone, Debug)]
 pub struct ConnectorContext {
-    /// `[n_key, num_hidden_layers * 2 * hidden_size]`: patches camera by camera, then words.
+    /// `[n_key, hidden_size]`: patches camera by camera, then words.
     kv: Vec<f32>,
     /// `[n_query, hidden_size]`.
     query: Vec<f32>,
@@ -83,9 +98,6 @@ impl Connector {
         let (d_vision, d_text, d_model) =
             (config.vision.hidden_size, config.text.hidden_size, config.backbone.d_model());
         let n_camera = config.features.cameras.len();
-        let kv_names: Vec<_> =
-            (0..n_layer).flat_map(|i| ["k_proj", "v_proj"].map(|name| format!("layers.{i}.attn.{name}"))).collect();
-        let kv_names: Vec<_> = kv_names.iter().map(String::as_str).collect();
         let layers = (0..n_layer)
             .map(|i| ConnectorLayer::new(&config.connector, &params.under(format!("layers.{i}"))))
             .collect::<Result<_, _>>()?;
@@ -96,7 +108,6 @@ impl Connector {
             query: params.vec("query", &[n_query, d])?,
             query_text: params.linear("query_text", (n_query * d, d_text), Bias::With)?,
             norm_kv: params.layer_norm("norm_kv", d, eps)?,
-            kv_proj: params.stacked(&kv_names, (d, d), Bias::With)?,
             layers,
             norm_out: params.layer_norm("norm_out", d, eps)?,
             out_proj: params.linear("out_proj", (d_model, n_query * d), Bias::With)?,
@@ -109,7 +120,7 @@ impl Connector {
 
     /// A context in which nothing has been seen or read yet.
     pub fn context(&self) -> ConnectorContext {
-        let kv = vec![0.0; self.n_vision() * self.kv_proj.n_out()];
+        let kv = vec![0.0; self.n_vision() * self.config.hidden_size];
         ConnectorContext { kv, query: self.query.clone(), n_text: 0 }
     }
 
@@ -126,7 +137,7 @@ impl Connector {
         let d_text = self.text_proj.n_in();
         let n_text = text_tokens.len() / d_text;
         check_len("text tokens", text_tokens.len(), n_text.max(1) * d_text)?;
-        context.kv.resize((self.n_vision() + n_text) * self.kv_proj.n_out(), 0.0);
+        context.kv.resize((self.n_vision() + n_text) * self.config.hidden_size, 0.0);
         context.n_text = n_text;
         let mean = room(&mut workspace.normed, d_text);
         mean.fill(0.0);
@@ -141,8 +152,7 @@ impl Connector {
             text_tokens,
             room(&mut workspace.residual, len),
         )?;
-        let first = self.n_vision() * self.kv_proj.n_out();
-        self.write_kv(n_text, &mut context.kv[first..], workspace)
+        self.write_kv(&mut context.kv[self.n_vision() * self.config.hidden_size..], workspace)
     }
 
     /// Takes in the image of camera number `camera`: `patch_tokens` `[n_patch, d_vision]`.
@@ -161,15 +171,15 @@ impl Connector {
         let Some(embedding) = self.camera_embedding.chunks_exact(d).nth(camera) else {
             return Err(RuntimeError::Length { name: "cameras", expected: self.n_camera, found: camera + 1 });
         };
-        let (width, d_vision) = (self.kv_proj.n_out(), self.vision_proj.n_in());
-        let kv = &mut context.kv[camera * self.n_patch * width..][..self.n_patch * width];
+        let d_vision = self.vision_proj.n_in();
+        let kv = &mut context.kv[camera * self.n_patch * d..][..self.n_patch * d];
         let Workspace { kernels, blocks, .. } = workspace;
-        for_each_block(*kernels, blocks, (self.n_patch, width), kv, |rows, workspace, kv| {
+        for_each_block(*kernels, blocks, (self.n_patch, d, BLOCK_ROWS_MIN), kv, |rows, workspace, kv| {
             let residual = room(&mut workspace.residual, rows.len() * d);
             let patch_tokens = &patch_tokens[rows.start * d_vision..rows.end * d_vision];
             project((workspace.kernels, &mut workspace.converted), &self.vision_proj, patch_tokens, residual)?;
             residual.chunks_exact_mut(d).for_each(|row| add(row, embedding));
-            self.write_kv(rows.len(), kv, workspace)
+            self.write_kv(kv, workspace)
         })
     }
 
@@ -210,33 +220,62 @@ impl Connector {
     /// Cross-attention of layer `i`: reads `workspace.normed` and writes `workspace.branch`, `[n_query, hidden_size]`.
     fn attend(&self, i: usize, context: &ConnectorContext, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let ConnectorConfig { hidden_size: d, n_query, num_attention_heads: n_head, .. } = self.config;
-        let layer = &self.layers[i];
-        let Workspace { kernels, converted, normed, projected, mixed, branch, attention, .. } = workspace;
+        let (layer, head_dim) = (&self.layers[i], d / n_head);
+        let Workspace { kernels, converted, normed, projected, mixed, hidden, branch, blocks, .. } = workspace;
         let (q, mixed) = (room(projected, n_query * d), room(mixed, n_query * d));
         project((*kernels, converted), &layer.q_proj, &normed[..n_query * d], q)?;
-        let (head_dim, stride) = (d / n_head, self.kv_proj.n_out());
+        let seen = room(hidden, n_query * d);
+        let shape = (n_head, n_query * head_dim, BLOCK_ROWS_MIN.div_ceil(n_query));
+        for_each_block(*kernels, blocks, shape, seen, |heads, workspace, seen| {
+            self.attend_by(heads, layer, (q, &context.kv), seen, workspace)
+        })?;
+        for (head, seen) in seen.chunks_exact(n_query * head_dim).enumerate() {
+            for (mixed, seen) in mixed.chunks_exact_mut(d).zip(seen.chunks_exact(head_dim)) {
+                mixed[head * head_dim..][..head_dim].copy_from_slice(seen);
+            }
+        }
+        project((*kernels, converted), &layer.out_proj, mixed, room(branch, n_query * d))
+    }
+
+    /// What the heads `heads` of queries `q` `[n_query, hidden_size]` see of `kv`: `seen` `[heads, n_query, head_dim]`.
+    fn attend_by(
+        &self,
+        heads: Range<usize>,
+        layer: &ConnectorLayer,
+        (q, kv): (&[f32], &[f32]),
+        seen: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Result<(), RuntimeError> {
+        let ConnectorConfig { hidden_size: d, n_query, num_attention_heads: n_head, .. } = self.config;
+        let (head_dim, rows) = (d / n_head, heads.len() * n_query);
+        let Workspace { kernels, converted, projected, mixed, attention, .. } = workspace;
+        let (absorbed, mixed) = (room(projected, rows * d), room(mixed, rows * d));
+        for (head, absorbed) in heads.clone().zip(absorbed.chunks_exact_mut(n_query * d)) {
+            let q = Rows::strided(&q[head * head_dim..], d);
+            layer.k_proj[head].apply(*kernels, n_query, q, RowsMut::new(absorbed, d), converted)?;
+        }
         let input = AttentionInput {
-            shape: AttentionShape { batch: 1, n_query, n_key: self.n_vision() + context.n_text, n_head, head_dim },
-            q: Rows::new(q, d),
-            k: Rows::strided(&context.kv[2 * i * d..], stride),
-            v: Rows::strided(&context.kv[(2 * i + 1) * d..], stride),
+            shape: AttentionShape { batch: 1, n_query: rows, n_key: kv.len() / d, n_head: 1, head_dim: d },
+            q: Rows::new(absorbed, d),
+            k: Rows::new(kv, d),
+            v: Rows::new(kv, d),
             scale: (head_dim as f32).sqrt().recip(),
             mask: Mask::Full,
             format: layer.q_proj.format(),
         };
         attention::forward(*kernels, &input, RowsMut::new(mixed, d), attention)?;
-        project((*kernels, converted), &layer.out_proj, mixed, room(branch, n_query * d))
+        let inputs = mixed.chunks_exact(n_query * d).zip(seen.chunks_exact_mut(n_query * head_dim));
+        for (v_proj, (mixed, seen)) in layer.v_proj[heads].iter().zip(inputs) {
+            v_proj.apply(*kernels, n_query, Rows::new(mixed, d), RowsMut::new(seen, head_dim), converted)?;
+        }
+        Ok(())
     }
 
-    /// Keys and values `kv` `[rows, num_hidden_layers * 2 * hidden_size]` of the `rows` tokens in `workspace.residual`.
-    fn write_kv(&self, rows: usize, kv: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        normalise(&self.norm_kv, rows, workspace)?;
-        project(
-            (workspace.kernels, &mut workspace.converted),
-            &self.kv_proj,
-            &workspace.normed[..rows * self.config.hidden_size],
-            kv,
-        )
+    /// Norms the tokens in `workspace.residual` to `kv`, both `[rows, hidden_size]`.
+    fn write_kv(&self, kv: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        normalise(&self.norm_kv, kv.len() / self.config.hidden_size, workspace)?;
+        kv.copy_from_slice(&workspace.normed[..kv.len()]);
+        Ok(())
     }
 
     /// The norm in front of layer `i`, or the final one behind the last layer.
@@ -253,9 +292,23 @@ impl Connector {
 impl ConnectorLayer {
     fn new(config: &ConnectorConfig, params: &Params) -> Result<Self, RuntimeError> {
         let ConnectorConfig { hidden_size: d, intermediate_size: f, layer_norm_eps: eps, .. } = *config;
+        let (n_head, head_dim, format) = (config.num_attention_heads, d / config.num_attention_heads, params.format());
+        let (keys, values) = (params.get("attn.k_proj.weight", &[d, d])?, params.get("attn.v_proj.weight", &[d, d])?);
+        let value_bias = params.get("attn.v_proj.bias", &[d])?;
+        let by_head = |weight: &[f32], head: usize| weight[head * head_dim * d..][..head_dim * d].to_vec();
+        let k_proj = |head: usize| {
+            let weight = transposed(&by_head(&keys, head), (head_dim, d));
+            Ok(PackedMatrix::new(format, (d, head_dim), &weight, None)?)
+        };
+        let v_proj = |head: usize| {
+            let bias = &value_bias[head * head_dim..][..head_dim];
+            Ok(PackedMatrix::new(format, (head_dim, d), &by_head(&values, head), Some(bias))?)
+        };
         Ok(Self {
             norm_q: params.layer_norm("norm_q", d, eps)?,
             q_proj: params.linear("attn.q_proj", (d, d), Bias::With)?,
+            k_proj: (0..n_head).map(k_proj).collect::<Result<_, RuntimeError>>()?,
+            v_proj: (0..n_head).map(v_proj).collect::<Result<_, RuntimeError>>()?,
             out_proj: params.linear("attn.out_proj", (d, d), Bias::With)?,
             norm_mlp: params.layer_norm("norm_mlp", d, eps)?,
             mlp: gelu_mlp(&params.under("mlp"), (d, f, d))?,
@@ -265,4 +318,9 @@ impl ConnectorLayer {
 
 fn state_proj(config: &ModelConfig, params: &Params) -> Result<Mlp, RuntimeError> {
     gelu_mlp(params, (config.features.state.dim(), config.connector.intermediate_size, config.backbone.d_model()))
+}
+
+/// The transpose of `matrix` `[rows, columns]`.
+fn transposed(matrix: &[f32], (rows, columns): (usize, usize)) -> Vec<f32> {
+    (0..columns).flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column])).collect()
 }

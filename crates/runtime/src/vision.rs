@@ -16,7 +16,7 @@ use crate::RuntimeError;
 use crate::blocks::{Mlp, SelfAttention, add, add_and_normalise, normalise, project};
 use crate::error::check_len;
 use crate::params::{Bias, NormParams, Params};
-use crate::workspace::{Workspace, for_each_block, room};
+use crate::workspace::{BLOCK_ROWS_MIN, Workspace, for_each_block, room};
 
 /// A packed vision transformer.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl VisionEncoder {
                 Some(_) => (3 * d, &mut *next_qkv),
                 None => (d, &mut *tokens),
             };
-            for_each_block(*kernels, row_blocks, (rows, width), out, |rows, workspace, out| {
+            for_each_block(*kernels, row_blocks, (rows, width, BLOCK_ROWS_MIN), out, |rows, workspace, out| {
                 let norm = next.map(|next| &next.norm_before).or(self.final_norm.as_ref());
                 match i.checked_sub(1) {
                     None => self.embed(rows.clone(), norm, patches, workspace)?,

@@ -9,8 +9,8 @@ use robomamba_kernels::{Kernels, Threads};
 
 use crate::RuntimeError;
 
-/// Fewest rows that are worth a block: each reads all weights.
-const BLOCK_ROWS_MIN: usize = 16;
+/// Fewest rows that are worth a block of their own: each block reads all weights, and products of fewer rows than a tile add in another order.
+pub(crate) const BLOCK_ROWS_MIN: usize = 16;
 
 /// The kernels that a caller runs on and the memory that they work in.
 ///
@@ -101,15 +101,15 @@ pub(crate) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
-/// Calls `work` for blocks that together are the rows of `out` `[rows, width]`, one for each thread: with the rows of the block, working memory
-/// that is the block's from call to call, and its part of `out`.
+/// Calls `work` for blocks of at least `least` rows that together are the rows of `out` `[rows, width]`, one for each thread: with the rows of the
+/// block, working memory that is the block's from call to call, and its part of `out`.
 ///
 /// A block stays on one core while `work` runs, and mostly from call to call, so what it computes stays in that core's cache, where
 /// threads that share the columns of every product send each other all of it. What is computed for a row must not depend on the block that it is in.
 pub(crate) fn for_each_block(
     kernels: Kernels,
     blocks: &mut Vec<Workspace>,
-    (rows, width): (usize, usize),
+    (rows, width, least): (usize, usize, usize),
     out: &mut [f32],
     work: impl Fn(Range<usize>, &mut Workspace, &mut [f32]) -> Result<(), RuntimeError> + Send + Sync,
 ) -> Result<(), RuntimeError> {
@@ -117,7 +117,7 @@ pub(crate) fn for_each_block(
         Threads::One => 1,
         Threads::Rayon => rayon::current_num_threads(),
     };
-    let count = threads.min(rows / BLOCK_ROWS_MIN).max(1);
+    let count = threads.min(rows / least).max(1);
     let len = rows.div_ceil(count).max(1);
     // Threads without a block of their own help with the products of the others.
     let within = if threads > count { kernels } else { kernels.with_threads(Threads::One) };
