@@ -283,6 +283,10 @@ impl Int8Product<'_> {
         for offset in (0..PANEL).step_by(2 * S::LANES) {
             let first = panel * PANEL + offset;
             if first < self.columns {
+                for row in row..self.rows.min(row + R) {
+                    self.y.prefetch(row, first);
+                    self.y.prefetch(row, first + S::LANES);
+                }
                 let sums = self.sums::<S, R>(s, row, (panel, offset), next);
                 self.write::<S, R>(s, sums, row, first);
             }
