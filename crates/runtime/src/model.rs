@@ -114,9 +114,10 @@ impl Model {
         Ok(Self {
             vision: VisionEncoder::new(format, &config.vision, weights, "vision")?,
             text,
-            connector: Connector::new(format, config, weights, "connector")?,
             backbone: Backbone::new(format, &config.backbone, weights, "backbone")?,
             heads: Heads::new(format, config, weights, "head")?,
+            // Last, because its many small matrices would keep the memory before them from being given back.
+            connector: Connector::new(format, config, weights, "connector")?,
             config: config.clone(),
             stats: stats.clone(),
             tokenizer: tokenizer.clone(),
