@@ -174,7 +174,7 @@ impl Connector {
         let d_vision = self.vision_proj.n_in();
         let kv = &mut context.kv[camera * self.n_patch * d..][..self.n_patch * d];
         let Workspace { kernels, blocks, .. } = workspace;
-        for_each_block(*kernels, blocks, (self.n_patch, d, BLOCK_ROWS_MIN), kv, |rows, workspace, kv| {
+        for_each_block(*kernels, blocks, (self.n_patch, BLOCK_ROWS_MIN), kv, |rows, workspace, kv| {
             let residual = room(&mut workspace.residual, rows.len() * d);
             let patch_tokens = &patch_tokens[rows.start * d_vision..rows.end * d_vision];
             project((workspace.kernels, &mut workspace.converted), &self.vision_proj, patch_tokens, residual)?;
@@ -225,8 +225,8 @@ impl Connector {
         let (q, mixed) = (room(projected, n_query * d), room(mixed, n_query * d));
         project((*kernels, converted), &layer.q_proj, &normed[..n_query * d], q)?;
         let seen = room(hidden, n_query * d);
-        let shape = (n_head, n_query * head_dim, BLOCK_ROWS_MIN.div_ceil(n_query));
-        for_each_block(*kernels, blocks, shape, seen, |heads, workspace, seen| {
+        let least = BLOCK_ROWS_MIN.div_ceil(n_query);
+        for_each_block(*kernels, blocks, (n_head, least), seen, |heads, workspace, seen| {
             self.attend_by(heads, layer, (q, &context.kv), seen, workspace)
         })?;
         for (head, seen) in seen.chunks_exact(n_query * head_dim).enumerate() {
@@ -295,14 +295,14 @@ impl ConnectorLayer {
         let (n_head, head_dim, format) = (config.num_attention_heads, d / config.num_attention_heads, params.format());
         let (keys, values) = (params.get("attn.k_proj.weight", &[d, d])?, params.get("attn.v_proj.weight", &[d, d])?);
         let value_bias = params.get("attn.v_proj.bias", &[d])?;
-        let by_head = |weight: &[f32], head: usize| weight[head * head_dim * d..][..head_dim * d].to_vec();
+        let by_head = |head: usize| head * head_dim * d..(head + 1) * head_dim * d;
         let k_proj = |head: usize| {
-            let weight = transposed(&by_head(&keys, head), (head_dim, d));
+            let weight = transposed(&keys[by_head(head)], (head_dim, d));
             Ok(PackedMatrix::new(format, (d, head_dim), &weight, None)?)
         };
         let v_proj = |head: usize| {
             let bias = &value_bias[head * head_dim..][..head_dim];
-            Ok(PackedMatrix::new(format, (head_dim, d), &by_head(&values, head), Some(bias))?)
+            Ok(PackedMatrix::new(format, (head_dim, d), &values[by_head(head)], Some(bias))?)
         };
         Ok(Self {
             norm_q: params.layer_norm("norm_q", d, eps)?,

@@ -84,11 +84,8 @@ impl VisionEncoder {
         // Rows meet in attention only, so a block of them goes from one attention to the projections for the next by itself.
         for i in 0..=self.blocks.len() {
             let next = self.blocks.get(i);
-            let (width, out) = match next {
-                Some(_) => (3 * d, &mut *next_qkv),
-                None => (d, &mut *tokens),
-            };
-            for_each_block(*kernels, row_blocks, (rows, width, BLOCK_ROWS_MIN), out, |rows, workspace, out| {
+            let out = if next.is_some() { &mut *next_qkv } else { &mut *tokens };
+            for_each_block(*kernels, row_blocks, (rows, BLOCK_ROWS_MIN), out, |rows, workspace, out| {
                 let norm = next.map(|next| &next.norm_before).or(self.final_norm.as_ref());
                 match i.checked_sub(1) {
                     None => self.embed(rows.clone(), norm, patches, workspace)?,

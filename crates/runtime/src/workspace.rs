@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
 use robomamba_kernels::attention::AttentionScratch;
 use robomamba_kernels::matmul::ConvertedRows;
 use robomamba_kernels::{Kernels, Threads};
@@ -109,7 +108,7 @@ pub(crate) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 pub(crate) fn for_each_block(
     kernels: Kernels,
     blocks: &mut Vec<Workspace>,
-    (rows, width, least): (usize, usize, usize),
+    (rows, least): (usize, usize),
     out: &mut [f32],
     work: impl Fn(Range<usize>, &mut Workspace, &mut [f32]) -> Result<(), RuntimeError> + Send + Sync,
 ) -> Result<(), RuntimeError> {
@@ -118,18 +117,32 @@ pub(crate) fn for_each_block(
         Threads::Rayon => rayon::current_num_threads(),
     };
     let count = threads.min(rows / least).max(1);
-    let len = rows.div_ceil(count).max(1);
     // Threads without a block of their own help with the products of the others.
     let within = if threads > count { kernels } else { kernels.with_threads(Threads::One) };
     blocks.resize_with(count.max(blocks.len()), || Workspace::new(within));
-    let work = |(i, (workspace, out)): (usize, (&mut Workspace, &mut [f32]))| {
-        workspace.kernels = within;
-        work(i * len..rows.min((i + 1) * len), workspace, out)
-    };
-    let chunk = len * width;
-    if threads == 1 {
-        blocks.iter_mut().zip(out.chunks_mut(chunk)).enumerate().try_for_each(work)
-    } else {
-        blocks.par_iter_mut().zip(out.par_chunks_mut(chunk)).enumerate().try_for_each(work)
+    let blocks = &mut blocks[..count];
+    blocks.iter_mut().for_each(|workspace| workspace.kernels = within);
+    in_halves(blocks, 0..rows, out, &work)
+}
+
+/// Gives every block its share of `rows`, which `out` holds; no share is smaller than all would be if they were equal, rounded down.
+fn in_halves(
+    blocks: &mut [Workspace],
+    rows: Range<usize>,
+    out: &mut [f32],
+    work: &(impl Fn(Range<usize>, &mut Workspace, &mut [f32]) -> Result<(), RuntimeError> + Send + Sync),
+) -> Result<(), RuntimeError> {
+    if let [workspace] = blocks {
+        return work(rows, workspace, out);
     }
+    let (half, width) = (blocks.len() / 2, out.len() / rows.len());
+    let middle = rows.len() * half / blocks.len();
+    let (first, second) = blocks.split_at_mut(half);
+    let (first_out, second_out) = out.split_at_mut(middle * width);
+    let middle = rows.start + middle;
+    let (first, second) = rayon::join(
+        || in_halves(first, rows.start..middle, first_out, work),
+        || in_halves(second, middle..rows.end, second_out, work),
+    );
+    first.and(second)
 }
