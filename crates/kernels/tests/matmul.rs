@@ -5,7 +5,7 @@ mod common;
 use common::{Random, all_kernels, assert_close, wide};
 use robomamba_kernels::activation::Activation;
 use robomamba_kernels::matmul::{
-    Bf16Scratch, ConvertedRows, Factor, Format, PackedMatrix, Write, multiply_bf16, reference,
+    ConvertedRows, Factor, Format, PackedMatrix, Write, multiply_bf16, multiply_f32, reference,
 };
 use robomamba_kernels::{KernelError, Kernels, Rows, RowsMut};
 
@@ -153,16 +153,28 @@ fn quantisation_costs_what_its_steps_say() {
     }
 }
 
+/// [`multiply_f32`] or [`multiply_bf16`].
+type Multiply = fn(Kernels, Write, [Factor; 2], Option<&[f32]>, &mut [f32]) -> Result<(), KernelError>;
+
 /// The nearest bf16.
 fn rounded(x: f32) -> f64 {
     half::bf16::from_f32(x).to_f64()
 }
 
 #[test]
-fn products_of_any_two_factors_in_bf16_agree_with_sums_in_f64() {
-    // (rows, depth, columns): odd depths, broken panels and tiles, several pieces of depth and blocks of rows.
-    let cases =
-        [(1, 1, 1), (3, 5, 33), (13, 33, 70), (64, 600, 96), (96, 520, 31), (3000, 64, 40), (5, 0, 7), (0, 4, 5)];
+fn products_of_any_two_factors_agree_with_sums_in_f64() {
+    // (rows, depth, columns): odd depths, broken panels and tiles, several pieces of depth, blocks of rows and groups of columns.
+    let cases = [
+        (1, 1, 1),
+        (3, 5, 33),
+        (13, 33, 70),
+        (64, 600, 96),
+        (96, 520, 31),
+        (3000, 64, 40),
+        (13, 2100, 200),
+        (5, 0, 7),
+        (0, 4, 5),
+    ];
     for (seed, (rows, depth, columns)) in cases.into_iter().enumerate() {
         let mut random = Random(100 + seed as u64);
         let (a, b) = (random.vec(rows * depth, -1.0, 1.0), random.vec(depth * columns, -1.0, 1.0));
@@ -171,15 +183,19 @@ fn products_of_any_two_factors_in_bf16_agree_with_sums_in_f64() {
             (0..rows * columns).map(|i| data[i % rows * columns + i / rows]).collect()
         };
         let (a_t, b_t) = (transpose(&a, [rows, depth]), transpose(&b, [depth, columns]));
-        let sum = |row: usize, column: usize| -> f64 {
-            (0..depth).map(|k| rounded(a[row * depth + k]) * rounded(b[k * columns + column])).sum()
+        let product = |value: fn(f32) -> f64| -> Vec<f64> {
+            let sum = |row: usize, column: usize| {
+                (0..depth).map(|k| value(a[row * depth + k]) * value(b[k * columns + column])).sum()
+            };
+            (0..rows * columns).map(|i| sum(i / columns, i % columns)).collect()
         };
-        let product: Vec<f64> = (0..rows * columns).map(|i| sum(i / columns, i % columns)).collect();
+        let products = [product(f64::from), product(rounded)];
         let tolerance = 1e-6 * (depth as f64).sqrt().max(10.0);
         for kernels in all_kernels() {
-            let mut scratch = Bf16Scratch::default();
-            for case in 0..16 {
-                let [a_transposed, b_transposed, adds, is_biased] = [1, 2, 4, 8].map(|bit| case & bit > 0);
+            for case in 0..32 {
+                let [a_transposed, b_transposed, adds, is_biased, in_bf16] = [1, 2, 4, 8, 16].map(|bit| case & bit > 0);
+                let (multiply, product): (Multiply, _) =
+                    if in_bf16 { (multiply_bf16, &products[1]) } else { (multiply_f32, &products[0]) };
                 let left =
                     if a_transposed { Factor::transposed(&a_t, [depth, rows]) } else { Factor::new(&a, [rows, depth]) };
                 let right = if b_transposed {
@@ -190,14 +206,36 @@ fn products_of_any_two_factors_in_bf16_agree_with_sums_in_f64() {
                 let write = if adds { Write::Add } else { Write::Set };
                 let mut y = before.clone();
                 let bias = is_biased.then_some(bias.as_slice());
-                multiply_bf16(kernels, write, [left, right], bias, &mut y, &mut scratch).unwrap();
+                multiply(kernels, write, [left, right], bias, &mut y).unwrap();
                 let expected = product.iter().enumerate().map(|(i, product)| {
                     product
                         + bias.map_or(0.0, |bias| bias[i % columns].into())
                         + if adds { before[i].into() } else { 0.0 }
                 });
-                let name = format!("{rows} x {depth} x {columns}, case {case:04b}, on {kernels:?}");
+                let name = format!("{rows} x {depth} x {columns}, case {case:05b}, on {kernels:?}");
                 assert_close(&name, &y, &expected.collect::<Vec<_>>(), tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_any_two_factors_do_not_depend_on_the_threads() {
+    // The second has a block of a single row.
+    for (rows, depth, columns) in [(600, 70, 200), (5809, 30, 70), (40, 2000, 100)] {
+        let mut random = Random(7);
+        let (a, b) = (random.vec(rows * depth, -1.0, 1.0), random.vec(depth * columns, -1.0, 1.0));
+        let factors = [Factor::new(&a, [rows, depth]), Factor::new(&b, [depth, columns])];
+        for multiply in [multiply_f32 as Multiply, multiply_bf16] {
+            let with = |threads: usize| {
+                let mut y = vec![0.0; rows * columns];
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| multiply(Kernels::detect(), Write::Set, factors, None, &mut y).unwrap());
+                y
+            };
+            let alone = with(1);
+            for threads in [2, 3, 7, 20] {
+                assert!(with(threads) == alone, "{rows} x {depth} x {columns} on {threads} threads");
             }
         }
     }
@@ -221,11 +259,10 @@ fn bf16_is_rounded_to_the_nearest_with_ties_to_even() {
         f32::from_bits(0xffff_ffff),
         -0.0,
     ];
-    let mut scratch = Bf16Scratch::default();
     for kernels in all_kernels() {
         let mut y = [0.0; 13];
         let factors = [Factor::new(&x, [13, 1]), Factor::new(&[1.0], [1, 1])];
-        multiply_bf16(kernels, Write::Set, factors, None, &mut y, &mut scratch).unwrap();
+        multiply_bf16(kernels, Write::Set, factors, None, &mut y).unwrap();
         for (x, y) in x.into_iter().zip(y) {
             let expected = half::bf16::from_f32(x).to_f32();
             assert!(y == expected || y.is_nan() && expected.is_nan(), "{kernels:?}: {x} became {y}, not {expected}");
@@ -233,7 +270,7 @@ fn bf16_is_rounded_to_the_nearest_with_ties_to_even() {
         // The same by the other way of rounding, and as the other factor.
         let mut z = [0.0; 13];
         let factors = [Factor::new(&[1.0], [1, 1]), Factor::new(&x, [1, 13])];
-        multiply_bf16(kernels, Write::Set, factors, None, &mut z, &mut scratch).unwrap();
+        multiply_bf16(kernels, Write::Set, factors, None, &mut z).unwrap();
         assert_eq!(z.map(f32::is_nan), y.map(f32::is_nan), "{kernels:?}");
         assert!(z.iter().zip(&y).all(|(z, y)| z == y || y.is_nan()), "{kernels:?}: {z:?} and {y:?}");
     }
@@ -253,11 +290,11 @@ fn zeros_and_values_that_are_no_numbers_do_no_harm() {
 fn misfits_are_named() {
     let (a, b) = (Factor::new(&[0.0; 6], [2, 3]), Factor::transposed(&[0.0; 8], [4, 2]));
     let mut y = [7.0; 8];
-    let error = multiply_bf16(Kernels::detect(), Write::Set, [a, b], None, &mut y, &mut Bf16Scratch::default());
+    let error = multiply_bf16(Kernels::detect(), Write::Set, [a, b], None, &mut y);
     let expected = "the columns of a";
     assert_eq!(error.unwrap_err(), KernelError::Dimension { dimension: "rows of b", expected, found: 2 });
     let a = Factor::new(&[0.0; 5], [2, 2]);
-    let error = multiply_bf16(Kernels::detect(), Write::Set, [a, b], None, &mut y, &mut Bf16Scratch::default());
+    let error = multiply_bf16(Kernels::detect(), Write::Set, [a, b], None, &mut y);
     assert_eq!(error.unwrap_err(), KernelError::Length { tensor: "a", expected: 4, found: 5 });
     assert_eq!(y, [7.0; 8]);
     let error = PackedMatrix::new(Format::F32, (3, 4), &[0.0; 11], None).unwrap_err();

@@ -3,14 +3,11 @@
 //! Everything is row-major; weights have PyTorch's layout `[n_out, n_in]`. Products run on the current
 //! rayon pool, so that a caller inside a pool of one thread gets a single-threaded product.
 
-use std::cell::Cell;
 use std::fmt;
 
 use rayon::prelude::*;
 use robomamba_kernels::Kernels;
-use robomamba_kernels::matmul::{Bf16Scratch, Factor, Format, multiply_bf16};
-use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
-use rten_tensor::NdTensorView;
+use robomamba_kernels::matmul::{Factor, Format, multiply_bf16, multiply_f32};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use robomamba_kernels::matmul::Write;
@@ -123,35 +120,10 @@ pub(crate) fn add(sum: &mut [f32], values: &[f32]) {
     sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
-thread_local! {
-    /// Taken out during a product, as a thread of the pool may begin another one while it waits for the rest of the first.
-    static SCRATCH: Cell<Bf16Scratch> = const { Cell::new(Bf16Scratch::new()) };
-}
-
-fn product(precision: Precision, write: Write, [a, b]: [Factor; 2], bias: Option<&[f32]>, out: &mut [f32]) {
-    match precision {
-        Precision::F32 => product_f32(write, [view(&a), view(&b)], bias, out),
-        Precision::Bf16 => {
-            let mut scratch = SCRATCH.take();
-            multiply_bf16(Kernels::detect(), write, [a, b], bias, out, &mut scratch)
-                .expect("the callers derive all shapes from the lengths");
-            SCRATCH.set(scratch);
-        }
-    }
-}
-
-fn view<'a>(factor: &Factor<'a>) -> NdTensorView<'a, f32, 2> {
-    NdTensorView::from_slice_with_strides(factor.shape(), factor.data(), factor.strides())
-        .expect("the callers derive all shapes from the lengths")
-}
-
-fn product_f32(write: Write, [a, b]: [NdTensorView<f32, 2>; 2], bias: Option<&[f32]>, out: &mut [f32]) {
-    let options = GemmOptions {
-        beta: if write == Write::Add { 1.0 } else { 0.0 },
-        bias: bias.map(BiasVector::Row),
-        ..GemmOptions::default()
+fn product(precision: Precision, write: Write, factors: [Factor; 2], bias: Option<&[f32]>, out: &mut [f32]) {
+    let multiply = match precision {
+        Precision::F32 => multiply_f32,
+        Precision::Bf16 => multiply_bf16,
     };
-    GemmExecutor::new()
-        .gemm(out, GemmInputA::Unpacked(a), GemmInputB::Unpacked(b), options)
-        .expect("the callers derive all shapes from the lengths");
+    multiply(Kernels::detect(), write, factors, bias, out).expect("the callers derive all shapes from the lengths");
 }

@@ -186,12 +186,12 @@ impl Learner {
     /// # Errors
     /// [`TrainError::Diverged`] when the loss is not finite.
     pub(crate) fn gradients(
-        &self,
+        &mut self,
         batch: Batch,
         labels: &Labels,
         initial: &[Option<SequenceState>],
     ) -> Result<(Losses, Vec<Vec<f32>>, Vec<SequenceState>)> {
-        let leaves = self.parameters.leaves(self.model.precision());
+        let leaves = self.parameters.lend(self.model.precision());
         let outputs = self.model.forward(&leaves, batch, initial);
         let quantiles = Arc::clone(&self.quantiles);
         let actions = ops::input(&outputs.actions);
@@ -236,7 +236,7 @@ impl Learner {
             let (step, learning_rate) = (self.state.step, self.optimiser.learning_rate);
             return Err(TrainError::Diverged { step, loss: losses.total, learning_rate });
         }
-        let gradients = leaves.gradients(&self.parameters, total.backward());
+        let gradients = leaves.gradients(total.backward());
         Ok((losses, gradients, outputs.last))
     }
 }

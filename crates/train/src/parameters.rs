@@ -128,9 +128,10 @@ impl Parameters {
         self.list.iter().map(|parameter| parameter.values.len()).sum()
     }
 
-    /// Puts the present values on the tape, for linear layers that are computed in `precision`.
-    pub(crate) fn leaves(&self, precision: Precision) -> Leaves<'_> {
-        Leaves { leaves: self.list.iter().map(|p| (p.spec.name.as_str(), Leaf::of(p))).collect(), precision }
+    /// Lends the present values to the tape, for linear layers that are computed in `precision`; they are back when the leaves are dropped.
+    pub(crate) fn lend(&mut self, precision: Precision) -> Leaves<'_> {
+        let names = self.list.iter().enumerate().map(|(index, parameter)| (parameter.spec.name.clone(), index));
+        Leaves { index: names.collect(), precision, list: self.list.iter_mut().map(Leaf::of).collect() }
     }
 }
 
@@ -139,44 +140,55 @@ fn zeros(name: String, shape: Vec<usize>, part: Part) -> Parameter {
     Parameter { spec: ParamSpec { name, shape, part }, values, frozen: false }
 }
 
-/// A copy of `values` as a flat tensor.
-fn tensor(values: &[f32]) -> Tensor<1> {
-    ops::constant(values.to_vec(), [values.len()])
-}
-
-/// The parameters of one step, by name.
+/// The parameters of one step.
 #[derive(Debug)]
 pub(crate) struct Leaves<'a> {
-    leaves: BTreeMap<&'a str, Leaf<'a>>,
+    /// In the order of the parameters.
+    list: Vec<Leaf<'a>>,
+    /// By name.
+    index: BTreeMap<String, usize>,
     precision: Precision,
 }
 
 #[derive(Debug)]
 enum Leaf<'a> {
-    /// A leaf of burn's tape.
-    Learning(Box<Tensor<1>>),
+    /// A leaf of burn's tape, and where its values come back to.
+    Learning { tensor: Box<Tensor<1>>, home: &'a mut Vec<f32> },
     /// Copied only where it is asked for, which frozen encoders are not once their tokens are known.
     Frozen(&'a [f32]),
 }
 
 impl<'a> Leaf<'a> {
-    fn of(parameter: &'a Parameter) -> Self {
-        let values = &parameter.values;
-        if parameter.frozen { Self::Frozen(values) } else { Self::Learning(Box::new(tensor(values).require_grad())) }
+    fn of(parameter: &'a mut Parameter) -> Self {
+        let home = &mut parameter.values;
+        if parameter.frozen {
+            return Self::Frozen(home);
+        }
+        let shape = [home.len()];
+        Self::Learning { tensor: Box::new(ops::constant(std::mem::take(home), shape).require_grad()), home }
+    }
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        for leaf in std::mem::take(&mut self.list) {
+            if let Leaf::Learning { tensor, home } = leaf {
+                *home = ops::values(*tensor);
+            }
+        }
     }
 }
 
 impl Leaves<'_> {
-    /// The gradient of every tensor of `parameters`, which these leaves are of, in order: zeros where the loss does not depend on it, nothing where
-    /// it is frozen.
-    pub(crate) fn gradients(&self, parameters: &Parameters, mut gradients: Gradients) -> Vec<Vec<f32>> {
-        let gradient = |p: &Parameter| match &self.leaves[p.spec.name.as_str()] {
+    /// The gradient of every parameter, in order: zeros where the loss does not depend on it, nothing where it is frozen.
+    pub(crate) fn gradients(&self, mut gradients: Gradients) -> Vec<Vec<f32>> {
+        let gradient = |leaf: &Leaf| match leaf {
             Leaf::Frozen(_) => Vec::new(),
-            Leaf::Learning(tensor) => {
-                tensor.grad_remove(&mut gradients).map_or_else(|| vec![0.0; p.values.len()], ops::values)
+            Leaf::Learning { tensor, .. } => {
+                tensor.grad_remove(&mut gradients).map_or_else(|| vec![0.0; tensor.shape().num_elements()], ops::values)
             }
         };
-        parameters.list.iter().map(gradient).collect()
+        self.list.iter().map(gradient).collect()
     }
 
     /// All parameters.
@@ -211,9 +223,9 @@ impl Scope<'_> {
     /// The flat tensor called `name` here.
     pub(crate) fn tensor(&self, name: &str) -> Tensor<1> {
         let name = format!("{}{name}", self.prefix);
-        match self.leaves.leaves.get(name.as_str()) {
-            Some(Leaf::Learning(tensor)) => Tensor::clone(tensor),
-            Some(Leaf::Frozen(values)) => tensor(values),
+        match self.leaves.index.get(&name).map(|&index| &self.leaves.list[index]) {
+            Some(Leaf::Learning { tensor, .. }) => Tensor::clone(tensor),
+            Some(Leaf::Frozen(values)) => ops::constant(values.to_vec(), [values.len()]),
             None => panic!("the model crate lists no parameter `{name}`"),
         }
     }

@@ -5,14 +5,19 @@
 //! cache for all tiles of rows. A panel is as wide as two AVX-512 registers; narrower registers take it in
 //! strips of two.
 
+use std::cell::Cell;
 use std::ops::Range;
+use std::thread::LocalKey;
 
 use crate::Kernels;
 use crate::parallel::SharedRows;
-use crate::simd::{Op, Simd};
+use crate::simd::{MAX_LANES, Op, Simd, prefetch};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
+
+/// Values of a row that is packed are asked for so long before they are read.
+const AHEAD: usize = 64;
 
 /// Depth of a panel's piece that stays in cache: 32 KiB.
 const DEPTH: usize = 256;
@@ -38,11 +43,17 @@ pub(crate) struct Right<'a, E = f32> {
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// A register of elements.
     type Register<S: Simd>: Copy;
+    /// Values of the depth in one.
+    const VALUES: usize;
 
     /// Runs an operation on such factors.
     fn run<O: Op>(kernels: Kernels, op: O) -> O::Output;
+    /// Memory of this thread for a left and a right factor.
+    fn rooms() -> &'static LocalKey<Cell<[Vec<Self>; 2]>>;
     /// Elements that hold a depth of so many values.
-    fn depth(values: usize) -> usize;
+    fn depth(values: usize) -> usize {
+        values.div_ceil(Self::VALUES)
+    }
     /// Elements of the room that [`Element::left`] needs.
     fn left_len(rows: usize, depth: usize) -> usize;
     /// The left factor `values` `[rows, depth]`, row-major or the transpose of a row-major matrix, in these elements.
@@ -50,7 +61,25 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// Packs rows `[depth, columns]` as a right factor; columns beyond the last are left as they are, or zero.
     fn pack<'a, S: Simd>(s: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]);
     /// Packs the transpose of rows `[columns, depth]`; columns beyond the last are left as they are.
-    fn pack_transposed<'a, S: Simd>(s: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]);
+    #[inline(always)]
+    fn pack_transposed<'a, S: Simd>(s: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]) {
+        let (len, mut rows) = (Self::depth(depth) * PANEL, rows);
+        for first in (0..).step_by(S::LANES) {
+            let (mut columns, mut count) = ([&[] as &[f32]; MAX_LANES], 0);
+            while let Some(row) = (count < S::LANES).then(|| rows.next()).flatten() {
+                columns[count] = row;
+                count += 1;
+            }
+            if count == 0 {
+                break;
+            }
+            pack_columns(s, &columns[..count], first % PANEL, &mut panels[first / PANEL * len..][..len]);
+        }
+    }
+    /// The bits of the elements of a row's next values, a register's lanes of them; where values end, anything.
+    fn round<S: Simd>(s: S, values: &[f32], words: &mut [i32]);
+    /// Elements as their bits.
+    fn words(elements: &mut [Self]) -> &mut [i32];
 
     /// Rows of a tile.
     fn tile_rows<S: Simd>() -> usize;
@@ -63,40 +92,66 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
 
 impl Element for f32 {
     type Register<S: Simd> = S::V;
+    const VALUES: usize = 1;
 
     #[inline]
     fn run<O: Op>(kernels: Kernels, op: O) -> O::Output {
         kernels.run(op)
     }
 
-    fn depth(values: usize) -> usize {
-        values
+    fn rooms() -> &'static LocalKey<Cell<[Vec<Self>; 2]>> {
+        thread_local! {
+            static ROOMS: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+        }
+        &ROOMS
     }
 
-    fn left_len(_: usize, _: usize) -> usize {
-        0
+    fn left_len(rows: usize, depth: usize) -> usize {
+        depth * column_stride(rows)
     }
 
     #[inline(always)]
-    fn left<'a, S: Simd>(_: S, values: Left<'a>, _: &'a mut [Self]) -> Left<'a> {
-        values
+    fn left<'a, S: Simd>(_: S, values: Left<'a>, room: &'a mut [Self]) -> Left<'a> {
+        let Left { data, rows, depth, depth_stride, .. } = values;
+        if depth_stride == 1 {
+            return values;
+        }
+        // Rows of what it is the transpose of may lie many pages apart.
+        let stride = column_stride(rows);
+        for (k, column) in room.chunks_exact_mut(stride).take(depth).enumerate() {
+            column[..rows].copy_from_slice(&data[k * depth_stride..][..rows]);
+        }
+        Left { data: room, rows, depth, row_stride: 1, depth_stride: stride }
     }
 
     #[inline(always)]
     fn pack<'a, S: Simd>(_: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]) {
         for (k, row) in rows.enumerate() {
-            for (panel, values) in row.chunks(PANEL).enumerate() {
-                panels[(panel * depth + k) * PANEL..][..values.len()].copy_from_slice(values);
+            let (whole, rest) = row.as_chunks::<PANEL>();
+            for (panel, values) in whole.iter().enumerate() {
+                panels[(panel * depth + k) * PANEL..][..PANEL].copy_from_slice(values);
+            }
+            if !rest.is_empty() {
+                panels[(whole.len() * depth + k) * PANEL..][..rest.len()].copy_from_slice(rest);
             }
         }
     }
 
     #[inline(always)]
-    fn pack_transposed<'a, S: Simd>(_: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]) {
-        // Without depth there is nothing to pack, and no panel to find a column in.
-        for (column, row) in rows.enumerate().take_while(|_| depth > 0) {
-            pack_column(column, row, depth, panels);
+    fn round<S: Simd>(s: S, values: &[f32], words: &mut [i32]) {
+        // Safety: both types have 32 bits, and each of them is a value of both.
+        let bits = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<i32>(), values.len()) };
+        if bits.len() >= S::LANES {
+            s.store_i32(s.load_i32(bits), words);
+        } else {
+            words[..bits.len()].copy_from_slice(bits);
         }
+    }
+
+    #[inline(always)]
+    fn words(elements: &mut [f32]) -> &mut [i32] {
+        // Safety: both types have 32 bits, and each of them is a value of both.
+        unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast::<i32>(), elements.len()) }
     }
 
     #[inline(always)]
@@ -132,12 +187,31 @@ pub(crate) fn packed_len(depth: usize, columns: usize) -> usize {
     columns.div_ceil(PANEL) * PANEL * depth
 }
 
-/// Puts `elements` `[depth]` into a column of panels.
+/// Elements from one step of the depth to the next where a transposed left factor was copied: an odd number of lines of the cache, so that steps do
+/// not displace each other.
+pub(crate) fn column_stride(rows: usize) -> usize {
+    (rows.div_ceil(MAX_LANES) | 1) * MAX_LANES
+}
+
+/// Packs rows of the transpose of a right factor, a register's lanes of them at most, which become the columns of a panel from `first` on.
 #[inline(always)]
-pub(crate) fn pack_column<E: Copy>(column: usize, elements: &[E], depth: usize, panels: &mut [E]) {
-    let panel = &mut panels[column / PANEL * PANEL * depth..][..PANEL * depth];
-    for (slot, &element) in panel[column % PANEL..].iter_mut().step_by(PANEL).zip(elements) {
-        *slot = element;
+fn pack_columns<S: Simd, E: Element>(s: S, rows: &[&[f32]], first: usize, panel: &mut [E]) {
+    let mut block = [0; MAX_LANES * MAX_LANES];
+    for (i, panel) in panel.chunks_mut(S::LANES * PANEL).enumerate() {
+        for (row, words) in rows.iter().zip(block.chunks_exact_mut(S::LANES)) {
+            let first = i * S::LANES * E::VALUES;
+            prefetch(row, first + AHEAD);
+            E::round(s, &row[row.len().min(first)..], words);
+        }
+        s.transpose(&mut block[..S::LANES * S::LANES]);
+        for (panel, words) in panel.chunks_exact_mut(PANEL).zip(block.chunks_exact(S::LANES)) {
+            let columns = E::words(&mut panel[first..]);
+            if rows.len() == S::LANES {
+                s.store_i32(s.load_i32(words), columns);
+            } else {
+                columns[..rows.len()].copy_from_slice(&words[..rows.len()]);
+            }
+        }
     }
 }
 
@@ -260,6 +334,11 @@ unsafe fn strips<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row:
             break;
         }
         let columns = first..(first + 2 * S::LANES).min(job.right.columns);
+        for r in row..row + R {
+            let Output { rows, first_row, first_column, .. } = job.output;
+            rows.prefetch(first_row + r, first_column + first);
+            rows.prefetch(first_row + r, first_column + first + S::LANES);
+        }
         // Safety: the caller's promise.
         unsafe {
             let sums = sums::<S, E, R>(s, job, row, offset);
@@ -302,8 +381,10 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: u
                 let (b0, b1) = (load(k, 0), load(k, 1));
                 apart[0] = [E::multiply_add(s, x, b0, apart[0][0]), E::multiply_add(s, x, b1, apart[0][1])];
             }
-            let pair = |i: usize| s.add(s.add(apart[0][i], apart[1][i]), s.add(apart[2][i], apart[3][i]));
-            sums[0] = [pair(0), pair(1)];
+            // No closure here: it would not be compiled for the instruction set.
+            for (i, sum) in sums[0].iter_mut().enumerate() {
+                *sum = s.add(s.add(apart[0][i], apart[1][i]), s.add(apart[2][i], apart[3][i]));
+            }
         } else {
             for k in depth {
                 let (b0, b1) = (load(k, 0), load(k, 1));

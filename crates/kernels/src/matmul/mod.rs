@@ -1,7 +1,8 @@
 //! Products with prepacked weights, `y = x W^T + bias`, the linear layer of PyTorch, and for training products of any two
-//! factors in bf16.
+//! factors.
 
 mod bf16;
+mod factors;
 pub(crate) mod gemm;
 mod int8;
 pub mod reference;
@@ -22,7 +23,7 @@ use bf16::RoundedRows;
 use gemm::{Element, Left, Output, PANEL, Right};
 use int8::{Int8Panels, Int8Product, QuantisedRows};
 
-pub use bf16::{Bf16Scratch, Factor, multiply_bf16};
+pub use factors::{Factor, multiply_bf16, multiply_f32};
 pub use gemm::Write;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tiles::{are_available as tiles_are_available, multiply as multiply_tiles};
@@ -102,8 +103,8 @@ impl PackedMatrix {
         bias.map_or(Ok(()), |bias| check_len("bias", bias.len(), n_out))?;
         let rows = (0..n_out).map(|row| &weight[row * n_in..][..n_in]);
         let panels = match format {
-            Format::F32 => Panels::F32(packed(rows, n_in)),
-            Format::Bf16 => Panels::Bf16(bf16::packed(weight, (n_out, n_in))),
+            Format::F32 => Panels::F32(packed(weight, (n_out, n_in))),
+            Format::Bf16 => Panels::Bf16(packed(weight, (n_out, n_in))),
             Format::Int8 => Panels::Int8(Int8Panels::new(rows, n_in)),
         };
         Ok(Self { panels, bias: bias.map(<[f32]>::to_vec), activation: None, n_out, n_in })
@@ -243,12 +244,28 @@ impl ConvertedRows {
     }
 }
 
-fn packed<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, n_in: usize) -> Vec<f32> {
-    let mut data = vec![0.0; gemm::packed_len(n_in, rows.len())];
-    for (column, row) in rows.enumerate().take_while(|_| n_in > 0) {
-        gemm::pack_column(column, row, n_in, &mut data);
+/// The transpose of `weight` `[columns, depth]` as a right factor.
+fn packed<E: Element>(weight: &[f32], (columns, depth): (usize, usize)) -> Vec<E> {
+    let mut panels = vec![E::default(); gemm::packed_len(E::depth(depth), columns)];
+    E::run(Kernels::detect(), Pack { weight, columns, depth, panels: &mut panels });
+    panels
+}
+
+struct Pack<'a, E> {
+    weight: &'a [f32],
+    columns: usize,
+    depth: usize,
+    panels: &'a mut [E],
+}
+
+impl<E: Element> Op for Pack<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = (0..self.columns).map(|row| &self.weight[row * self.depth..][..self.depth]);
+        E::pack_transposed(s, rows, self.depth, self.panels);
     }
-    data
 }
 
 /// Some panels of a product summed in f32.

@@ -196,7 +196,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         let block = &mut block.as_chunks_mut::<16>().0.as_chunks_mut::<16>().0[0];
         // Safety: the token exists only where the processor has the instructions, and every row holds 16 values.
         unsafe {
-            let mut rows = block.each_ref().map(|row| _mm512_loadu_si512(row.as_ptr().cast()));
+            // No closure here: it would not be compiled for these instructions.
+            let mut rows = [_mm512_setzero_si512(); 16];
+            for (values, row) in rows.iter_mut().zip(&*block) {
+                *values = _mm512_loadu_si512(row.as_ptr().cast());
+            }
             // Words of rows that lie 1, 2, 4 and 8 apart change places.
             for i in (0..16).step_by(2) {
                 let (a, b) = (rows[i], rows[i + 1]);

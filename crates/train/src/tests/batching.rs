@@ -53,7 +53,7 @@ impl Setup {
     }
 
     fn actions(&self, batch: Batch, initial: &[Option<SequenceState>]) -> (Vec<f32>, Vec<SequenceState>) {
-        let outputs = self.model.forward(&self.parameters.leaves(COMPUTE.precision), batch, initial);
+        let outputs = self.model.forward(&self.parameters.clone().lend(COMPUTE.precision), batch, initial);
         (ops::values(outputs.actions), outputs.last)
     }
 
@@ -115,7 +115,7 @@ fn a_repeated_frame_is_encoded_once_and_counts_everywhere() {
 fn tokens_that_are_known_do_for_the_pictures() {
     let setup = Setup::new(Preset::Nano.config(features(2)));
     let (pictures, episodes) = (pictures(&setup.whole).clone(), setup.whole.episodes.clone());
-    let tokens = setup.model.tokens(&setup.parameters.leaves(COMPUTE.precision), pictures, episodes);
+    let tokens = setup.model.tokens(&setup.parameters.clone().lend(COMPUTE.precision), pictures, episodes);
     let mut known = setup.whole.clone();
     known.frames = Frames::Tokens(tokens);
     assert_eq!(setup.actions(setup.whole.clone(), &[]).0, setup.actions(known, &[]).0);

@@ -6,13 +6,13 @@ use robomamba_model::{BackboneConfig, ModelConfig, Preset, VisionKind, Weights};
 use robomamba_policy::{CameraSpec, FeatureSpec, VectorSpec};
 
 use super::COMPUTE;
-use crate::learner::{Labels, Learner, LossConfig};
+use crate::learner::{Labels, Learner, LossConfig, Losses};
 use crate::modules::{Batch, Frames, PolicyModel};
 use crate::ops::Compute;
 use crate::ops::grounding::Pointer;
 use crate::ops::recognition::Thing;
 use crate::throughput::random_batch;
-use crate::{OptimiserConfig, Parameters, Precision, TrainingHeads};
+use crate::{OptimiserConfig, Parameters, Precision, TrainError, TrainingHeads};
 
 const HEADS: TrainingHeads = TrainingHeads { n_auxiliary: 3, recognition: true, n_pointing: 4, n_naming: 16 };
 
@@ -70,7 +70,7 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
     let (batch, labels) = inputs(&config, (20, 2), &mut ChaCha8Rng::seed_from_u64(2));
     for precision in [Precision::F32, Precision::Bf16] {
         let gradients = |threads: usize| {
-            let learner = learner(&config, Compute { lanes: threads, precision });
+            let mut learner = learner(&config, Compute { lanes: threads, precision });
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| learner.gradients(batch.clone(), &labels, &[]).unwrap().1)
         };
@@ -89,7 +89,7 @@ fn gradients_in_bf16_are_those_in_f32_but_for_rounding() {
         }
         let (batch, labels) = inputs(&config, (20, 6), &mut ChaCha8Rng::seed_from_u64(seed));
         let gradients = |precision| {
-            let learner = learner(&config, Compute { precision, ..COMPUTE });
+            let mut learner = learner(&config, Compute { precision, ..COMPUTE });
             let (losses, gradients, _) = learner.gradients(batch.clone(), &labels, &[]).unwrap();
             let names = learner.parameters.list.into_iter().map(|parameter| parameter.spec.name);
             (losses, names.zip(gradients).collect::<Vec<_>>())
@@ -108,6 +108,25 @@ fn gradients_in_bf16_are_those_in_f32_but_for_rounding() {
         }
         assert!(differing * 10 > 9 * found.len(), "{differing} of {} gradients are not those in f32", found.len());
     }
+}
+
+#[test]
+fn lent_values_come_back_where_they_were() {
+    let config = Preset::Nano.config(features(1));
+    let (batch, mut labels) = inputs(&config, (20, 2), &mut ChaCha8Rng::seed_from_u64(6));
+    let mut learner = learner(&config, COMPUTE);
+    learner.parameters.freeze(&["text".into()]).unwrap();
+    let before = learner.parameters.clone();
+    let homes = |learner: &Learner| -> Vec<_> { learner.parameters.list.iter().map(|p| p.values.as_ptr()).collect() };
+    let expected = homes(&learner);
+    learner.gradients(batch.clone(), &labels, &[]).unwrap();
+    assert!(learner.parameters == before);
+    assert_eq!(homes(&learner), expected, "values were copied");
+    // Training that diverges loses nothing either.
+    labels.confidence.weights = vec![f32::NAN; 40].into();
+    let error = learner.gradients(batch, &labels, &[]).unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+    assert!(learner.parameters == before);
 }
 
 /// Random inputs and labels for every loss.
@@ -144,11 +163,13 @@ fn check(config: &ModelConfig, size: (usize, usize)) {
             let moved = original.iter().zip(&direction).map(|(value, d)| value + sign * step * d);
             learner.parameters.list[i].values = moved.collect();
             let (losses, _, _) = learner.gradients(batch.clone(), &labels, &[]).unwrap();
-            f64::from(losses.total)
+            let Losses { action, confidence, auxiliary, grounding, recognition, pointing, naming, .. } = losses;
+            // All weigh the same, and their sum in f32 would be coarser than they are.
+            [action, confidence, auxiliary, grounding, recognition, pointing, naming].map(f64::from).iter().sum::<f64>()
         };
         let found = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * f64::from(step));
         learner.parameters.list[i].values = original;
-        // The loss is about 1, and f32 leaves seven digits of it.
+        // A loss is about 1, and f32 leaves seven digits of it.
         let tolerance = 0.02 * size + 3e-4;
         assert!((found - expected).abs() < tolerance, "{name}: difference {found}, gradient {expected}, norm {size}");
     }

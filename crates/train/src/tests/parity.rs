@@ -114,8 +114,8 @@ fn check(config: ModelConfig, lengths: &[usize]) {
     let episodes: Vec<_> =
         lengths.iter().zip(INSTRUCTIONS).map(|(&n, text)| observations(&config.features, text, n, &mut rng)).collect();
 
-    let parameters = Parameters::new(config, &checkpoint.weights, TrainingHeads::default()).unwrap();
-    let leaves = parameters.leaves(COMPUTE.precision);
+    let mut parameters = Parameters::new(config, &checkpoint.weights, TrainingHeads::default()).unwrap();
+    let leaves = parameters.lend(COMPUTE.precision);
     let outputs = PolicyModel::new(config, TrainingHeads::default(), COMPUTE).forward(
         &leaves,
         batch(&checkpoint, &episodes),
