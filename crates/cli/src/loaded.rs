@@ -49,7 +49,9 @@ impl Loaded {
     pub fn open(path: &Path, options: LoadOptions) -> Result<Self> {
         let path = &resolve(path);
         let context = || format!("cannot load the checkpoint {}", path.display());
-        let model = Arc::new(Model::load_with(options, path).with_context(context)?);
+        let model =
+            robomamba_kernels::with_large_blocks_apart(|| Model::load_with(options, path)).with_context(context)?;
+        let model = Arc::new(model);
         let loaded = Self { path: path.into(), model, format: options.format };
         loaded.check_robot().with_context(context)?;
         Ok(loaded)

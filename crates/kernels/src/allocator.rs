@@ -49,6 +49,34 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Calls `work`, such as loading a model, with blocks of 128 KiB and more in mappings of their own, which go back to Linux when they are freed: with
+/// each of them glibc raises that limit up to 32 MiB, and what it then keeps in its heap between the tensors of a model stays with the process. The
+/// limit is 32 MiB afterwards. Elsewhere `work` is just called, and where [`keep_freed_memory`] was called it should not be used.
+pub fn with_large_blocks_apart<R>(work: impl FnOnce() -> R) -> R {
+    /// Sets the limit back when `work` is done, however that ends.
+    struct Afterwards;
+
+    impl Drop for Afterwards {
+        fn drop(&mut self) {
+            map_blocks_from(32 << 20);
+        }
+    }
+
+    map_blocks_from(128 << 10);
+    let _afterwards = Afterwards;
+    work()
+}
+
+/// Sets how many bytes a block has at least that the system's allocator maps by itself.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+fn map_blocks_from(bytes: libc::c_int) {
+    // Safety: `mallopt` may be called at any time.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, bytes) };
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")))]
+fn map_blocks_from(_: i32) {}
+
 /// Whether blocks of this layout are moved to a line.
 fn is_moved(layout: Layout) -> bool {
     layout.size() >= SIZE_MIN && layout.align() <= LINE

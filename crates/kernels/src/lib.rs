@@ -48,7 +48,7 @@ mod simd;
 pub mod softmax;
 mod view;
 
-pub use allocator::{LineAllocator, keep_freed_memory};
+pub use allocator::{LineAllocator, keep_freed_memory, with_large_blocks_apart};
 pub use error::KernelError;
 pub use isa::{Isa, Kernels, Threads};
 pub use view::{Rows, RowsMut};

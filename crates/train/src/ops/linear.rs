@@ -1,6 +1,7 @@
 //! Linear layers and the two-layer MLP.
 
 use burn::tensor::Tensor;
+use rayon::iter::ParallelIterator;
 use robomamba_kernels::activation::{self, Activation};
 
 use super::{Forward, FusedOp, Input, apply, kernels};
@@ -50,7 +51,8 @@ impl Linear {
     }
 
     fn grad_weight(&self, x: &[f32], grad: &[f32], len: usize) -> Vec<f32> {
-        let mut dw = vec![0.0; len];
+        // Weights are long, and one thread would fill them with zeros while the others wait.
+        let mut dw: Vec<f32> = rayon::iter::repeat_n(0.0, len).collect();
         gemm::backward_weight(self.precision, Write::Set, grad, x, self.n_in, &mut dw);
         dw
     }
