@@ -145,9 +145,12 @@ fn in_pieces(
     });
 }
 
-/// Into how many groups of panels `blocks` of rows are cut: several pieces per thread, so that none waits long for the last, and where they are few, as
-/// many for each.
+/// Into how many groups of panels `blocks` of rows are cut: several pieces per thread, so that none waits long for the last, and as many for each if that
+/// takes few more.
 fn groups(blocks: usize, threads: usize) -> usize {
+    if threads == 1 {
+        return 1;
+    }
     let several = (4 * threads).div_ceil(blocks.max(1));
     (several..several + threads).find(|groups| (blocks * groups).is_multiple_of(threads)).unwrap_or(several)
 }
