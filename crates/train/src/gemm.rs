@@ -21,7 +21,7 @@ pub enum Precision {
     F32,
     /// Both factors are rounded to bf16, sums are f32, as are weights, activations, gradients and the optimiser: the mixed
     /// precision of Micikevicius et al., arXiv 1710.03740, PyTorch's `autocast`. Meant for processors with AVX-512 BF16: on a
-    /// Zen 4 `tabletop` learns from 1.6 times as many pictures per second (docs/log.md); without these instructions it was not measured.
+    /// Zen 4 `tabletop` learns from one and a half times as many pictures per second (docs/log.md); without these instructions it was not measured.
     Bf16,
 }
 
