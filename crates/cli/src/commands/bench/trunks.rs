@@ -8,7 +8,7 @@ use robomamba_model::{BackboneConfig, Preset, Weights};
 use robomamba_runtime::{Backbone, Format, State, Workspace};
 use serde::Serialize;
 
-use super::{Effort, median, steps};
+use super::{Effort, median, percentile, steps};
 use crate::interrupt;
 use crate::machine::rss_bytes;
 use crate::table::Table;
@@ -131,6 +131,8 @@ fn histories(
     let mut state = backbone.zeros();
     let (mut first, mut warm) = (None, None);
     let (mut done, mut points) = (0, Vec::with_capacity(HISTORIES.len()));
+    // Written once before memory is watched, so that it does not grow by them.
+    let [mut times, mut times_first] = [(); 2].map(|()| vec![f64::MAX; REPEATS_LONG]);
     for history in HISTORIES.into_iter().filter(|&history| history <= longest) {
         while done < history {
             interrupt::check()?;
@@ -146,7 +148,8 @@ fn histories(
             Ok(start.elapsed().as_secs_f64() * 1e3)
         };
         let (mut going, first) = (state.clone(), &*first.get_or_insert_with(|| state.clone()));
-        let (mut times, mut times_first) = (Vec::with_capacity(repeats), Vec::with_capacity(repeats));
+        times.clear();
+        times_first.clear();
         let mut young = first.clone();
         for repeat in 0..repeats {
             // The first trunk's history stays short.
@@ -156,7 +159,7 @@ fn histories(
             times.push(step_time(&mut going)?);
             times_first.push(step_time(&mut young)?);
         }
-        let step_ms = median(times);
+        let step_ms = median_in_place(&mut times);
         let is_first = is_mamba && points.is_empty();
         let reading =
             is_first.then(|| reading(kernels, backbone.matrix_bytes(), || step_time(&mut going))).transpose()?;
@@ -166,7 +169,7 @@ fn histories(
             precision: format.to_string(),
             history,
             step_ms,
-            to_first: step_ms / median(times_first),
+            to_first: step_ms / median_in_place(&mut times_first),
             matrix_bytes: backbone.matrix_bytes(),
             recomputed_ms: recomputed.then(|| sequence_ms(backbone, history, &mut workspace)).transpose()?,
             state_bytes: state.bytes(),
@@ -175,6 +178,12 @@ fn histories(
         });
     }
     Ok(points)
+}
+
+/// The median without memory of its own.
+fn median_in_place(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    percentile(values, 50.0)
 }
 
 /// Reads as many `bytes` as a step does, in turn with steps whose time `step_ms` returns.
