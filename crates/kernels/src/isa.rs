@@ -31,6 +31,11 @@ impl Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
+    /// Whether it has dot products of bf16; without them bf16 is turned into f32 first.
+    pub fn multiplies_bf16(self) -> bool {
+        matches!(self, Isa::Amx | Isa::Avx512Bf16)
+    }
+
     /// Whether this processor has the instruction set.
     pub fn is_available(self) -> bool {
         match self {

@@ -106,8 +106,13 @@ fn what_a_row_becomes_does_not_depend_on_the_rows_beside_it() {
 
 #[test]
 fn int8_is_the_same_on_every_isa_and_exact_for_what_it_can_represent() {
-    // Extremes: every product and partial sum is as large as it can be, and no instruction may saturate.
-    let (rows, n_out, n_in) = (5, 40, 1030);
+    // Extremes: every product and partial sum is as large as it can be, and no instruction may saturate. A single row has 15 bits.
+    for (rows, n_in) in [(5, 1030), (1, 1030), (1, 4100)] {
+        extremes_are_exact((rows, 40, n_in));
+    }
+}
+
+fn extremes_are_exact((rows, n_out, n_in): (usize, usize, usize)) {
     let mut random = Random(3);
     let mut signs = |len: usize| -> Vec<f32> { (0..len).map(|_| random.uniform(-1.0, 1.0).signum()).collect() };
     let (mut weight, mut x) = (signs(n_out * n_in), signs(rows * n_in));
@@ -122,7 +127,8 @@ fn int8_is_the_same_on_every_isa_and_exact_for_what_it_can_represent() {
             for (out, &y) in y.iter().enumerate() {
                 let terms = x[row * n_in..][..n_in].iter().zip(&weight[out * n_in..][..n_in]);
                 let exact: f32 = terms.map(|(x, w)| x * w).sum();
-                assert!((y - exact).abs() < 1e-3, "{kernels:?} row {row} output {out}: {y}, expected {exact}");
+                let tolerance = 1e-6 * n_in as f32;
+                assert!((y - exact).abs() < tolerance, "{kernels:?} row {row} output {out}: {y}, expected {exact}");
             }
         }
     }

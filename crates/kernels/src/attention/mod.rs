@@ -49,7 +49,8 @@ pub struct AttentionInput<'a, T = f32> {
     /// Which keys a query sees.
     pub mask: Mask<'a>,
     /// Numbers in which products are computed where there are more than two queries: with [`Format::Bf16`] and [`Format::Int8`] their
-    /// factors are rounded to bf16, probabilities too. Scores and sums are f32.
+    /// factors, probabilities too, are rounded to bf16 by processors that multiply it ([`Isa::multiplies_bf16`](crate::Isa::multiplies_bf16)); by
+    /// others, which would only lose time, they are not. Scores and sums are f32.
     pub format: Format,
 }
 
@@ -148,9 +149,10 @@ pub fn forward(
 ) -> Result<(), KernelError> {
     input.check()?;
     out.check("out", input.shape.batch * input.shape.n_query, input.shape.width())?;
-    match input.format {
-        Format::F32 => heads::forward::<f32>(kernels, input, out, scratch),
-        Format::Bf16 | Format::Int8 => heads::forward::<Pair>(kernels, input, out, scratch),
+    if rounds(kernels, input.format) {
+        heads::forward::<Pair>(kernels, input, out, scratch);
+    } else {
+        heads::forward::<f32>(kernels, input, out, scratch);
     }
     Ok(())
 }
@@ -172,9 +174,15 @@ pub fn backward(
     grads.q.check("grad of q", shape.batch * shape.n_query, width)?;
     grads.k.check("grad of k", shape.batch * shape.n_key, width)?;
     grads.v.check("grad of v", shape.batch * shape.n_key, width)?;
-    match input.format {
-        Format::F32 => heads::backward::<f32>(kernels, input, grad_out, grads, scratch),
-        Format::Bf16 | Format::Int8 => heads::backward::<Pair>(kernels, input, grad_out, grads, scratch),
+    if rounds(kernels, input.format) {
+        heads::backward::<Pair>(kernels, input, grad_out, grads, scratch);
+    } else {
+        heads::backward::<f32>(kernels, input, grad_out, grads, scratch);
     }
     Ok(())
+}
+
+/// Whether factors are rounded to bf16.
+fn rounds(kernels: Kernels, format: Format) -> bool {
+    format != Format::F32 && kernels.isa().multiplies_bf16()
 }

@@ -8,6 +8,10 @@ use crate::parallel::{SharedRows, for_each_range};
 use crate::simd::{MAX_LANES, Op, Simd, math};
 use crate::{KernelError, Kernels, Threads};
 
+/// Channels that are worked on at a time.
+const TILE: usize = 64;
+/// Values of a channel that are.
+const WINDOW: usize = 4;
 /// Fewer channels than these are not worth a second thread.
 const PARALLEL_MIN: usize = 1024;
 
@@ -89,23 +93,40 @@ impl Op for StepOp<'_> {
     fn run<S: Simd>(self, s: S) {
         let StepOp { weights, channels, x, state, y } = self;
         let (d_inner, memory) = (weights.d_inner(), weights.d_conv - 1);
-        for first in (0..x.len()).step_by(S::LANES) {
-            // Among those of this step, and among all.
-            let own = first..(first + S::LANES).min(x.len());
-            let all = channels.start + own.start..channels.start + own.end;
-            let tap = |k: usize| &weights.taps[k * d_inner..][all.clone()];
-            let newest = s.load_partial(&x[own.clone()]);
-            let mut sum = s.fma(s.load_partial(tap(memory)), newest, s.load_partial(&weights.bias[all.clone()]));
-            let state = &mut state[own.start * memory..own.end * memory];
-            for k in 0..memory {
-                let mut lanes = [0.0; MAX_LANES];
-                for (lane, channel) in lanes.iter_mut().zip(state.chunks_exact(memory)) {
-                    *lane = channel[k];
-                }
-                sum = s.fma(s.load_partial(tap(k)), s.load(&lanes), sum);
+        // The oldest values of the channels of a tile side by side, then the next, to be read as registers when they have long been written.
+        let mut window = [0.0; TILE * WINDOW];
+        for first in (0..x.len()).step_by(TILE) {
+            let tile = first..(first + TILE).min(x.len());
+            let (x, y, len) = (&x[tile.clone()], &mut y[tile.clone()], tile.len());
+            let state = &mut state[tile.start * memory..tile.end * memory];
+            let all = channels.start + first;
+            let tap = |k: usize, i: usize, width: usize| &weights.taps[k * d_inner + all + i..][..width];
+            for i in (0..len).step_by(S::LANES) {
+                let width = S::LANES.min(len - i);
+                let bias = s.load_partial(&weights.bias[all + i..][..width]);
+                let sum = s.fma(s.load_partial(tap(memory, i, width)), s.load_partial(&x[i..][..width]), bias);
+                s.store_partial(sum, &mut y[i..][..width]);
             }
-            s.store_partial(math::silu(s, sum), &mut y[own.clone()]);
-            shift(state, memory, &x[own]);
+            for k in (0..memory).step_by(WINDOW) {
+                let taps = k..memory.min(k + WINDOW);
+                for (i, channel) in state.chunks_exact(memory).enumerate() {
+                    for (value, row) in channel[taps.clone()].iter().zip(window.chunks_exact_mut(TILE)) {
+                        row[i] = *value;
+                    }
+                }
+                for i in (0..len).step_by(S::LANES) {
+                    let width = S::LANES.min(len - i);
+                    let mut sum = s.load_partial(&y[i..][..width]);
+                    for (k, row) in taps.clone().zip(window.chunks_exact(TILE)) {
+                        sum = s.fma(s.load_partial(tap(k, i, width)), s.load(&row[i..]), sum);
+                    }
+                    s.store_partial(sum, &mut y[i..][..width]);
+                }
+            }
+            for y in y.chunks_mut(S::LANES) {
+                s.store_partial(math::silu(s, s.load_partial(y)), y);
+            }
+            shift(state, memory, x);
         }
     }
 }
@@ -123,3 +144,5 @@ fn shift(state: &mut [f32], memory: usize, newest: &[f32]) {
         channel[memory - 1] = x;
     }
 }
+
+const _: () = assert!(TILE.is_multiple_of(MAX_LANES));

@@ -85,12 +85,12 @@ impl Element for Pair {
 
     #[inline(always)]
     fn tile_rows<S: Simd>() -> usize {
-        S::TILE_ROWS_DOT
+        S::TILE_ROWS_BF16
     }
 
     #[inline(always)]
     fn splat<S: Simd>(s: S, x: Self) -> S::I {
-        s.splat_bytes(x.to_le_bytes())
+        s.splat_i32(x)
     }
 
     #[inline(always)]

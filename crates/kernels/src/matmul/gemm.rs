@@ -19,6 +19,13 @@ pub(crate) const PANEL: usize = 32;
 /// Values of a row that is packed are asked for so long before they are read.
 const AHEAD: usize = 64;
 
+/// Most rows that a panel's piece is multiplied with at a time where registers are narrow: as many as 128 KiB, a quarter of such processors'
+/// second-level cache, hold of their piece.
+const ROWS_NARROW: usize = 132;
+
+/// Bytes of weights that a single row asks for before it reads them.
+pub(super) const WEIGHTS_AHEAD: usize = 1024;
+
 /// Depth of a panel's piece that stays in cache: 32 KiB.
 const DEPTH: usize = 256;
 
@@ -257,13 +264,18 @@ pub(crate) unsafe fn product<S: Simd, E: Element>(
     assert!(right.panels.len() >= packed_len(left.depth, right.columns), "right factor");
     // Few rows use a piece of a panel only once, so there the weights had better stream straight through.
     let depth = if left.rows < E::tile_rows::<S>() { left.depth.max(1) } else { DEPTH };
+    let height = if is_narrow::<S>() { even_height(left.rows, ROWS_NARROW).next_multiple_of(12) } else { left.rows };
+    let height = height.max(1);
     let mut start = 0;
     loop {
         let piece = start..left.depth.min(start + depth);
-        for panel in panels.clone() {
-            let job = Strip { left, right, bias, output, depth: piece.clone(), panel };
-            // Safety: the bounds were checked above; the rest is the caller's promise.
-            unsafe { panel_product(s, &job) };
+        for first in (0..left.rows).step_by(height) {
+            let rows = first..left.rows.min(first + height);
+            for panel in panels.clone() {
+                let job = Strip { left, right, bias, output, depth: piece.clone(), rows: rows.clone(), panel };
+                // Safety: the bounds were checked above; the rest is the caller's promise.
+                unsafe { panel_product(s, &job) };
+            }
         }
         start = piece.end;
         if start == left.depth {
@@ -279,13 +291,14 @@ pub(crate) fn even_height(rows: usize, max: usize) -> usize {
     rows.div_ceil(rows.div_ceil(max).max(1))
 }
 
-/// One panel and one piece of the depth.
+/// One panel, one piece of the depth and some rows.
 struct Strip<'a, E> {
     left: &'a Left<'a, E>,
     right: &'a Right<'a, E>,
     bias: Option<&'a [f32]>,
     output: Output<'a>,
     depth: Range<usize>,
+    rows: Range<usize>,
     panel: usize,
 }
 
@@ -293,69 +306,102 @@ struct Strip<'a, E> {
 /// Factors hold what their shapes say, and the output's columns are not used elsewhere.
 #[inline(always)]
 unsafe fn panel_product<S: Simd, E: Element>(s: S, job: &Strip<E>) {
-    let mut row = 0;
-    while row < job.left.rows {
-        let height = even_height(job.left.rows - row, E::tile_rows::<S>());
-        // Safety: the rows lie in the left factor; the rest is the caller's promise.
-        unsafe {
-            if E::tile_rows::<S>() >= 12 && height >= 12 {
-                strips::<S, E, 12>(s, job, row);
-                row += 12;
-            } else if E::tile_rows::<S>() >= 12 && height >= 10 {
-                strips::<S, E, 10>(s, job, row);
-                row += 10;
-            } else if E::tile_rows::<S>() >= 12 && height >= 8 {
-                strips::<S, E, 8>(s, job, row);
-                row += 8;
-            } else if E::tile_rows::<S>() >= 6 && height >= 6 {
-                strips::<S, E, 6>(s, job, row);
-                row += 6;
-            } else if height >= 4 {
-                strips::<S, E, 4>(s, job, row);
-                row += 4;
-            } else if height >= 2 {
-                strips::<S, E, 2>(s, job, row);
-                row += 2;
-            } else {
-                strips::<S, E, 1>(s, job, row);
-                row += 1;
+    if job.left.rows == 1 {
+        // Safety: the caller's promise.
+        return unsafe {
+            match PANEL / S::LANES {
+                2 => single::<S, E, 2, 4>(s, job),
+                4 => single::<S, E, 4, 2>(s, job),
+                _ => single::<S, E, 8, 1>(s, job),
+            }
+        };
+    }
+    // Strip by strip, so that one of them stays in the first-level cache for all rows.
+    for offset in (0..PANEL).step_by(2 * S::LANES) {
+        if job.panel * PANEL + offset >= job.right.columns {
+            break;
+        }
+        let mut row = job.rows.start;
+        while row < job.rows.end {
+            let height = even_height(job.rows.end - row, E::tile_rows::<S>());
+            // Safety: the rows lie in the left factor; the rest is the caller's promise.
+            unsafe {
+                if E::tile_rows::<S>() >= 12 && height >= 12 {
+                    tile::<S, E, 12>(s, job, row, offset);
+                    row += 12;
+                } else if E::tile_rows::<S>() >= 12 && height >= 10 {
+                    tile::<S, E, 10>(s, job, row, offset);
+                    row += 10;
+                } else if E::tile_rows::<S>() >= 12 && height >= 8 {
+                    tile::<S, E, 8>(s, job, row, offset);
+                    row += 8;
+                } else if E::tile_rows::<S>() >= 6 && height >= 6 {
+                    tile::<S, E, 6>(s, job, row, offset);
+                    row += 6;
+                } else if height >= 4 {
+                    tile::<S, E, 4>(s, job, row, offset);
+                    row += 4;
+                } else if height >= 2 {
+                    tile::<S, E, 2>(s, job, row, offset);
+                    row += 2;
+                } else {
+                    tile::<S, E, 1>(s, job, row, offset);
+                    row += 1;
+                }
             }
         }
     }
 }
 
+/// Rows `row..row + R` and two registers of columns from `offset` on.
+///
 /// # Safety
-/// As [`panel_product`], and rows `row..row + R` exist.
+/// As [`panel_product`], and the rows exist.
 #[inline(always)]
-unsafe fn strips<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: usize) {
-    for offset in (0..PANEL).step_by(2 * S::LANES) {
-        let first = job.panel * PANEL + offset;
-        if first >= job.right.columns {
-            break;
-        }
-        let columns = first..(first + 2 * S::LANES).min(job.right.columns);
-        for r in row..row + R {
-            let Output { rows, first_row, first_column, .. } = job.output;
-            rows.prefetch(first_row + r, first_column + first);
-            rows.prefetch(first_row + r, first_column + first + S::LANES);
-        }
-        // Safety: the caller's promise.
-        unsafe {
-            let sums = sums::<S, E, R>(s, job, row, offset);
-            write::<S, E, R>(s, job, sums, row, columns);
-        }
+unsafe fn tile<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: usize, offset: usize) {
+    let first = job.panel * PANEL + offset;
+    let columns = first..(first + 2 * S::LANES).min(job.right.columns);
+    for r in row..row + R {
+        let Output { rows, first_row, first_column, .. } = job.output;
+        rows.prefetch(first_row + r, first_column + first);
+        rows.prefetch(first_row + r, first_column + first + S::LANES);
     }
+    // Safety: the caller's promise.
+    unsafe {
+        let sums = sums::<S, E, R>(s, job, (row, offset), next_weights::<S, E>(job, row, offset));
+        write::<S, E, R, 2>(s, job, sums, row, columns);
+    }
+}
+
+/// Whether registers are so narrow that a panel is several strips. Processors with such registers, as far as they were measured, wait for weights that are
+/// not asked for before they are read; those with wide ones have been slower for that.
+#[inline(always)]
+pub(super) const fn is_narrow<S: Simd>() -> bool {
+    2 * S::LANES < PANEL
+}
+
+/// What the strip at `offset` of the tile at `row` asks for: a line for each step of the depth. The first tile asks for the next panel's piece, since its
+/// pages are too short for the processor to do so by itself.
+#[inline(always)]
+fn next_weights<'a, S: Simd, E>(job: &Strip<'a, E>, row: usize, offset: usize) -> &'a [E] {
+    if row > job.rows.start || !is_narrow::<S>() {
+        return &[];
+    }
+    let depth = (job.panel + 1) * job.left.depth + job.depth.start + job.depth.len() * offset / PANEL;
+    job.right.panels.get(depth * PANEL..).unwrap_or_default()
 }
 
 /// Products of `R` rows with two registers of columns over a piece of the depth.
 ///
 /// # Safety
-/// As [`strips`].
+/// As [`tile`].
 #[inline(always)]
-unsafe fn sums<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: usize, offset: usize) -> [[S::V; 2]; R] {
-    /// Sums of a product with a single row are kept apart over this many steps, so that no chain of additions is longer
-    /// than the loads take. The last of many rows is summed as the others are.
-    const APART: usize = 4;
+unsafe fn sums<S: Simd, E: Element, const R: usize>(
+    s: S,
+    job: &Strip<E>,
+    (row, offset): (usize, usize),
+    next: &[E],
+) -> [[S::V; 2]; R] {
     let (left, depth) = (job.left, job.depth.clone());
     let panel = job.right.panels[job.panel * PANEL * left.depth..].as_ptr();
     let mut sums = [[s.zero(); 2]; R];
@@ -366,48 +412,70 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: u
             let values = panel.add(k * PANEL + offset + half * S::LANES);
             E::load(s, std::slice::from_raw_parts(values, S::LANES))
         };
-        if R == 1 && left.rows == 1 {
-            let mut apart = [[s.zero(); 2]; APART];
-            let whole = depth.start + depth.len() / APART * APART;
-            for k in (depth.start..whole).step_by(APART) {
-                for (i, sums) in apart.iter_mut().enumerate() {
-                    let x = E::splat(s, *first.add((k + i) * left.depth_stride));
-                    let (b0, b1) = (load(k + i, 0), load(k + i, 1));
-                    *sums = [E::multiply_add(s, x, b0, sums[0]), E::multiply_add(s, x, b1, sums[1])];
-                }
-            }
-            for k in whole..depth.end {
-                let x = E::splat(s, *first.add(k * left.depth_stride));
-                let (b0, b1) = (load(k, 0), load(k, 1));
-                apart[0] = [E::multiply_add(s, x, b0, apart[0][0]), E::multiply_add(s, x, b1, apart[0][1])];
-            }
-            // No closure here: it would not be compiled for the instruction set.
-            for (i, sum) in sums[0].iter_mut().enumerate() {
-                *sum = s.add(s.add(apart[0][i], apart[1][i]), s.add(apart[2][i], apart[3][i]));
-            }
-        } else {
-            for k in depth {
-                let (b0, b1) = (load(k, 0), load(k, 1));
-                let x = first.add(k * left.depth_stride);
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let x = E::splat(s, *x.add(r * left.row_stride));
-                    *sums = [E::multiply_add(s, x, b0, sums[0]), E::multiply_add(s, x, b1, sums[1])];
-                }
+        for k in depth.clone() {
+            prefetch(next, (k - depth.start) * 2 * S::LANES);
+            let (b0, b1) = (load(k, 0), load(k, 1));
+            let x = first.add(k * left.depth_stride);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = E::splat(s, *x.add(r * left.row_stride));
+                *sums = [E::multiply_add(s, x, b0, sums[0]), E::multiply_add(s, x, b1, sums[1])];
             }
         }
     }
     sums
 }
 
+/// The product of a single row with a panel, all `C` registers of it at a time, so that weights are read in the order in which they lie. Sums are kept
+/// apart over `APART` steps, so that no chain of additions is longer than the loads take.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn single<S: Simd, E: Element, const C: usize, const APART: usize>(s: S, job: &Strip<E>) {
+    let (left, depth) = (job.left, job.depth.clone());
+    let mut apart = [[s.zero(); C]; APART];
+    // Safety: k < left.depth, and a panel has 32 values for each k.
+    unsafe {
+        let (x, panel) = (left.data.as_ptr(), job.right.panels.as_ptr().add(job.panel * PANEL * left.depth));
+        for k in depth.step_by(APART) {
+            for (i, sums) in apart.iter_mut().enumerate().take(job.depth.end - k) {
+                let x = E::splat(s, *x.add((k + i) * left.depth_stride));
+                if is_narrow::<S>() {
+                    let next = (job.panel * left.depth + k + i) * PANEL + WEIGHTS_AHEAD / size_of::<E>();
+                    prefetch(job.right.panels, next);
+                    prefetch(job.right.panels, next + PANEL / 2);
+                }
+                for (c, sum) in sums.iter_mut().enumerate() {
+                    let values = panel.add((k + i) * PANEL + c * S::LANES);
+                    let values = E::load(s, std::slice::from_raw_parts(values, S::LANES));
+                    *sum = E::multiply_add(s, x, values, *sum);
+                }
+            }
+        }
+    }
+    let mut count = APART;
+    while count > 1 {
+        count /= 2;
+        for i in 0..count {
+            for c in 0..C {
+                apart[i][c] = s.add(apart[2 * i][c], apart[2 * i + 1][c]);
+            }
+        }
+    }
+    let first = job.panel * PANEL;
+    // Safety: the caller's promise.
+    unsafe { write::<S, E, 1, C>(s, job, [apart[0]], 0, first..(first + PANEL).min(job.right.columns)) }
+}
+
 /// Adds sums to the output, at the first piece of the depth to the bias and to what the output is to keep.
 ///
 /// # Safety
-/// As [`strips`].
+/// As [`tile`].
 #[inline(always)]
-unsafe fn write<S: Simd, E, const R: usize>(
+unsafe fn write<S: Simd, E, const R: usize, const C: usize>(
     s: S,
     job: &Strip<E>,
-    sums: [[S::V; 2]; R],
+    sums: [[S::V; C]; R],
     row: usize,
     columns: Range<usize>,
 ) {
@@ -418,8 +486,8 @@ unsafe fn write<S: Simd, E, const R: usize>(
         let range = first_column + columns.start..first_column + columns.end;
         // Safety: nothing else uses these columns.
         let out = unsafe { rows.part(first_row + row + r, range) };
-        for (half, sum) in sums.into_iter().enumerate() {
-            let first = half * S::LANES;
+        for (c, sum) in sums.into_iter().enumerate() {
+            let first = c * S::LANES;
             if first >= out.len() {
                 break;
             }

@@ -153,15 +153,32 @@ fn prepare<S: Simd>(
 fn advance<S: Simd>(s: S, (delta, delta_u): (f32, f32), (rates, b, c): (&[f32], &[f32], &[f32]), h: &mut [f32]) -> f32 {
     let (delta, delta_u) = (s.splat(delta), s.splat(delta_u));
     let mut sum = s.zero();
-    for n in (0..h.len()).step_by(S::LANES) {
-        let states = n..(n + S::LANES).min(h.len());
-        let a = math::exp2(s, s.mul(delta, s.load_partial(&rates[states.clone()])));
-        let old = s.load_partial(&h[states.clone()]);
-        let new = s.fma(a, old, s.mul(delta_u, s.load_partial(&b[states.clone()])));
-        sum = s.fma(new, s.load_partial(&c[states.clone()]), sum);
-        s.store_partial(new, &mut h[states]);
+    let (mut rates, mut b, mut c, mut h) = (
+        rates.chunks_exact(S::LANES),
+        b.chunks_exact(S::LANES),
+        c.chunks_exact(S::LANES),
+        h.chunks_exact_mut(S::LANES),
+    );
+    for (((rates, b), c), h) in (&mut rates).zip(&mut b).zip(&mut c).zip(&mut h) {
+        let new = next_state(s, (delta, delta_u), s.load(rates), s.load(b), s.load(h));
+        sum = s.fma(new, s.load(c), sum);
+        s.store(new, h);
+    }
+    let h = h.into_remainder();
+    if !h.is_empty() {
+        let [rates, b, c] = [rates.remainder(), b.remainder(), c.remainder()];
+        let old = s.load_partial(h);
+        let new = next_state(s, (delta, delta_u), s.load_partial(rates), s.load_partial(b), old);
+        sum = s.fma(new, s.load_partial(c), sum);
+        s.store_partial(new, h);
     }
     s.reduce_sum(sum)
+}
+
+/// `exp(delta A) h + delta u B`.
+#[inline(always)]
+fn next_state<S: Simd>(s: S, (delta, delta_u): (S::V, S::V), rates: S::V, b: S::V, h: S::V) -> S::V {
+    s.fma(math::exp2(s, s.mul(delta, rates)), h, s.mul(delta_u, b))
 }
 
 /// Skip connection and gate of the channels from `first` on.

@@ -19,18 +19,26 @@ use crate::{Isa, Kernels};
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// One register.
     type V: Copy + Send + Sync;
-    /// One register of as many i32, or of four times as many bytes.
+    /// One register of as many i32.
     type I: Copy + Send + Sync;
-    /// A register of signed bytes as [`Simd::dot4`] takes them.
+    /// Four quantised values in every lane, the same ones, as [`Simd::dot4`] takes them.
+    type X: Copy + Send + Sync;
+    /// Four weights of 8 bits in every lane, as [`Simd::dot4`] takes them.
     type W: Copy + Send + Sync;
+    /// What [`Simd::dot4`] adds to: a sum for every lane, or parts of it.
+    type Sums: Copy + Send + Sync;
     /// Lanes of a register, a power of two.
     const LANES: usize;
     /// Recurrences of the scan that are kept in registers at once.
     const STATES: usize;
     /// Rows of a tile of the matrix product.
     const TILE_ROWS: usize;
-    /// The same of those with several values in a lane, whose dot products may need registers of their own.
-    const TILE_ROWS_DOT: usize;
+    /// The same of those in bf16, whose dot products may need registers of their own.
+    const TILE_ROWS_BF16: usize;
+    /// The same of those in 8 bits, with this many registers of columns.
+    const TILE_INT8: (usize, usize);
+    /// Bytes in which a quantised value is stored: 1, or 2 where the processor's products take it so. Two of them hold 15 bits and more.
+    const QUANTISED: usize;
 
     fn splat(self, x: f32) -> Self::V;
     /// The first lanes of `src`, which must be long enough.
@@ -68,17 +76,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn zip_bf16(self, low: Self::V, high: Self::V) -> Self::I;
     /// `acc + a_low b_low + a_high b_high` over the two bf16 in each lane.
     fn dot2(self, acc: Self::V, a: Self::I, b: Self::I) -> Self::V;
-    /// Rounds lanes in `[-127, 127]` to integers (ties to even) and stores them as [`Simd::dot4`] takes them: signed bytes, or bytes that are 128 more.
-    fn store_bytes(self, x: Self::V, dst: &mut [u8]);
-    /// Four bytes in every lane.
-    fn splat_bytes(self, bytes: [u8; 4]) -> Self::I;
+    /// Rounds lanes to integers (ties to even) and stores them as [`Simd::quad`] takes them, in the first `LANES * QUANTISED` bytes of `dst`, which must be
+    /// long enough. Lanes must be in `[-127, 127]`, or in `[-2^15, 2^15)` where two bytes are taken.
+    fn store_quantised(self, x: Self::V, dst: &mut [u8]);
+    /// The first four values of `src`, `4 * QUANTISED` bytes, in every lane.
+    fn quad(self, src: &[u8]) -> Self::X;
     /// The first `4 * LANES` bytes of `src`, which must be long enough, signed from -127.
-    fn load_bytes(self, src: &[i8]) -> Self::W;
+    fn weights(self, src: &[i8]) -> Self::W;
+    /// The same word in every lane.
+    fn splat_i32(self, x: i32) -> Self::I;
     /// The first lanes of `src`, which must be long enough.
     fn load_i32(self, src: &[i32]) -> Self::I;
     /// Fills the first lanes of `dst`, which must be long enough.
     fn store_i32(self, x: Self::I, dst: &mut [i32]);
-    fn zero_i32(self) -> Self::I;
     /// Transposes `block` `[LANES, LANES]` in place.
     #[inline(always)]
     fn transpose(self, block: &mut [i32]) {
@@ -88,11 +98,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
             }
         }
     }
-    /// `acc + sum_i x_i w_i` over the four bytes of each lane, `x` from [`Simd::store_bytes`]; where those are 128 more, the sum is that of the bytes as
-    /// they are, and [`Simd::unbiased`] makes it right.
-    fn dot4(self, acc: Self::I, x: Self::I, w: Self::W) -> Self::I;
-    /// `sum_i x_i w_i` as f32 from what [`Simd::dot4`] made of all terms and from the sums of all `w_i`.
-    fn unbiased(self, acc: Self::I, sums: Self::I) -> Self::V;
+    fn no_sums(self) -> Self::Sums;
+    /// `acc + sum_i x_i w_i` over the four values of each lane. Where values are stored with 128 added to them, the sum is that of the values as
+    /// they are stored, and [`Simd::unbiased`] makes it right.
+    fn dot4(self, acc: Self::Sums, x: Self::X, w: Self::W) -> Self::Sums;
+    /// The sum of every lane.
+    fn total(self, sums: Self::Sums) -> Self::I;
+    /// `sum_i x_i w_i` as f32 from the total over all terms and from the sums of all `w_i`.
+    fn unbiased(self, total: Self::I, sums: Self::I) -> Self::V;
     fn reduce_sum(self, x: Self::V) -> f32;
     fn reduce_max(self, x: Self::V) -> f32;
 
@@ -140,6 +153,9 @@ pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// Lanes of the widest register.
 pub(crate) const MAX_LANES: usize = 16;
+
+/// Bytes that a quantised value takes at most.
+pub(crate) const QUANTISED_MAX: usize = 2;
 
 /// A kernel with its arguments.
 pub(crate) trait Op {
