@@ -46,7 +46,6 @@ mod parallel;
 pub mod scan;
 mod simd;
 pub mod softmax;
-mod team;
 mod view;
 
 pub use allocator::{LineAllocator, keep_freed_memory, with_large_blocks_apart};

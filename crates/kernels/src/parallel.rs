@@ -5,16 +5,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::{RowsMut, Threads, team};
+use crate::{RowsMut, Threads};
 
 /// Calls `work` for every item; the order is free.
 pub(crate) fn for_each(threads: Threads, items: usize, work: impl Fn(usize) + Send + Sync) {
     match threads {
-        Threads::Rayon if items > 1 => {
-            if !team::for_each(items, &work) {
-                (0..items).into_par_iter().for_each(work);
-            }
-        }
+        Threads::Rayon if items > 1 => (0..items).into_par_iter().for_each(work),
         _ => (0..items).for_each(work),
     }
 }

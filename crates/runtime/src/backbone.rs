@@ -117,13 +117,13 @@ impl Backbone {
         hidden: &mut [f32],
         workspace: &mut Workspace,
     ) -> Result<(), RuntimeError> {
-        workspace.kernels.together(|| match (self, state) {
+        match (self, state) {
             (Self::Mamba(mamba), State::Mamba(state)) => mamba.step(x, state, hidden, workspace),
             (Self::Transformer(transformer), State::Transformer(cache)) => {
                 transformer.step(x, cache, hidden, workspace)
             }
             (_, state) => Err(self.mismatch(state)),
-        })
+        }
     }
 
     fn config(&self) -> BackboneConfig {
