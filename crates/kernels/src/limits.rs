@@ -5,16 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::simd::{MAX_LANES, Op, QUANTISED_MAX, Simd};
+use crate::simd::{MAX_LANES, Op, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::{Isa, matmul};
 use crate::{Kernels, Threads};
 
 /// Independent chains of operations, more than the latency of one hides.
 const CHAINS: usize = 12;
-/// Rows of the highest tile in 8 bits, and registers of columns of the widest.
-const ROWS_MAX: usize = 12;
-const REGISTERS_MAX: usize = 2;
+/// Rows that share what they are multiplied with in 8 bits.
+const ROWS: usize = 4;
 /// Operations of a chain between two looks at the clock: so many that Linux has time to give each thread a core of its own.
 const LINKS: usize = 1 << 18;
 /// Repetitions, of which the fastest counts: a limit is what is possible.
@@ -200,30 +199,21 @@ impl Op for Int8Chains {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
-        // A tile of a product that is in the first-level cache, read anew for every link: where a dot product is several instructions, only its addition
-        // would stay in the loop otherwise.
-        let (rows, registers) = S::TILE_INT8;
-        let (mut x, mut w) = ([[1; 4 * QUANTISED_MAX]; ROWS_MAX], [[1; 4 * MAX_LANES]; REGISTERS_MAX]);
-        let mut sums = [[s.no_sums(); REGISTERS_MAX]; ROWS_MAX];
+        // Read anew for every link: where a dot product is several instructions, only its addition would stay in the loop otherwise.
+        let (mut x, mut w) = ([1; ROWS], [[1; 4 * MAX_LANES]; CHAINS / ROWS]);
+        let mut sums = [s.splat_i32(0); CHAINS];
         for _ in 0..LINKS {
             let (x, w) = (black_box(&mut x), black_box(&mut w));
-            let mut weights = [s.weights(&w[0]); REGISTERS_MAX];
-            for (weights, w) in weights.iter_mut().zip(&*w).take(registers) {
-                *weights = s.weights(w);
-            }
-            for (sums, x) in sums.iter_mut().zip(&*x).take(rows) {
-                let x = s.quad(x);
-                for (sum, weights) in sums.iter_mut().zip(weights).take(registers) {
-                    *sum = s.dot4(*sum, x, weights);
+            for (sums, w) in sums.chunks_exact_mut(ROWS).zip(w) {
+                let w = s.load_bytes(w);
+                for (sum, x) in sums.iter_mut().zip(&*x) {
+                    *sum = s.dot4(*sum, s.splat_i32(*x), w);
                 }
             }
         }
-        let (mut all, no_bias) = (0.0, s.splat_i32(0));
-        for sums in sums.as_flattened() {
-            all += s.reduce_sum(s.unbiased(s.total(*sums), no_bias));
-        }
-        black_box(all);
-        rows * registers * LINKS * S::LANES
+        let no_bias = s.splat_i32(0);
+        black_box(sums.into_iter().fold(0.0, |all, sum| all + s.reduce_sum(s.unbiased(sum, no_bias))));
+        CHAINS * LINKS * S::LANES
     }
 }
 

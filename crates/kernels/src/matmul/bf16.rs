@@ -85,7 +85,7 @@ impl Element for Pair {
 
     #[inline(always)]
     fn tile_rows<S: Simd>() -> usize {
-        S::TILE_ROWS_BF16
+        S::TILE_ROWS_DOT
     }
 
     #[inline(always)]

@@ -5,8 +5,8 @@
 //! of LLM.int8(), Dettmers et al., arXiv 2208.07339, without its outliers.) Four values of the depth lie side by side,
 //! as the dot-product instructions take them.
 //!
-//! A single row, such as a control step's in the trunk, waits for its weights and not for the arithmetic, so its input has 15 bits. Where quantised values
-//! are bytes they are two rows: what 8 bits leave over becomes the second.
+//! A single row, such as a control step's in the trunk, waits for its weights and not for the arithmetic, so its input has 15 bits: words of 16 where the
+//! processor multiplies those ([`Simd::WORDS`]), or two rows of bytes, of which the second is what 8 bits leave over, with a scale of its own.
 
 use std::ops::Range;
 
@@ -29,10 +29,10 @@ const ROWS: usize = 16;
 const QUANTISE_PARALLEL_MIN: usize = 1 << 15;
 /// Rows of the highest tile of vector registers.
 const TILE_ROWS_MAX: usize = 12;
-/// Rows that a single one is quantised to at most.
+/// Rows of bytes that a single one is quantised to, or bytes of its words.
 const SPLIT: usize = 2;
-/// Groups of the depth of which 15 bits can be summed in integers, about `2^31 / (4 * 127 * 127 * 128)`.
-const GROUPS_FINE: usize = 256;
+/// Groups of the depth of which words are summed in integers, at most `2^31 / (4 * 127 * 127 * 128)`.
+const GROUPS_OF_WORDS: usize = 256;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 /// Steps of the second of them in one of the first.
@@ -100,25 +100,12 @@ fn scale_of(largest: f32) -> f32 {
 /// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct QuantisedRows {
-    /// `[rows, stride]`: the depth padded with anything to a multiple of 64, quantised values as the processor's dot product takes them. A single row
-    /// of bytes has a second one behind it.
+    /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values as the processor's dot product takes them. A single row
+    /// has a second one behind it, or consists of words.
     data: Vec<u8>,
     /// Of each row.
     scales: Vec<f32>,
-    /// Bytes of a row.
     stride: usize,
-}
-
-/// Bytes in which a quantised value is stored.
-struct Quantised;
-
-impl Op for Quantised {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> usize {
-        S::QUANTISED
-    }
 }
 
 impl QuantisedRows {
@@ -129,7 +116,7 @@ impl QuantisedRows {
 
     /// Quantises `rows` rows of `depth` values.
     pub(super) fn fill(&mut self, kernels: Kernels, (rows, depth): (usize, usize), x: Rows) {
-        self.resize(rows, depth.next_multiple_of(DEPTH_STEP) * kernels.run(Quantised));
+        self.resize(rows, depth);
         if rows == 1 {
             let (data, scale) = (&mut self.data[..SPLIT * self.stride], &mut self.scales[0]);
             return kernels.run(QuantiseFinely { x: x.row(0, depth), stride: self.stride, data, scale });
@@ -144,9 +131,9 @@ impl QuantisedRows {
         });
     }
 
-    /// Makes room for `rows` rows of `stride` bytes and for the rows that the last tile reads beyond them.
-    fn resize(&mut self, rows: usize, stride: usize) {
-        self.stride = stride;
+    /// Makes room for `rows` x `depth` values and for the rows that the last tile reads beyond them.
+    fn resize(&mut self, rows: usize, depth: usize) {
+        self.stride = depth.next_multiple_of(DEPTH_STEP);
         let len = if rows == 1 { SPLIT * self.stride } else { (rows + ROWS_BEYOND) * self.stride };
         if self.data.len() < len {
             self.data.resize(len, 0);
@@ -185,14 +172,14 @@ impl Op for Quantise<'_> {
             // Safety: every piece has rows of its own.
             let (bytes, to) = unsafe { (data.part(row, 0..stride), scales.part(row, 0..1)) };
             to[0] = scale;
-            for (values, bytes) in values.chunks(S::LANES).zip(bytes.chunks_exact_mut(S::LANES * S::QUANTISED)) {
-                s.store_quantised(s.mul(s.load_partial(values), inverse), bytes);
+            for (values, bytes) in values.chunks(S::LANES).zip(bytes.chunks_exact_mut(S::LANES)) {
+                s.store_bytes(s.mul(s.load_partial(values), inverse), bytes);
             }
         }
     }
 }
 
-/// Quantises a single row to 15 bits, or to two of bytes: the values, and what is left over of them in finer steps.
+/// Quantises a single row to words, or to two rows of bytes: the values, and what is left over of them in finer steps.
 struct QuantiseFinely<'a> {
     x: &'a [f32],
     /// Bytes of a row of `data`.
@@ -211,19 +198,19 @@ impl Op for QuantiseFinely<'_> {
         let scale = scale_of(largest(s, self.x));
         *self.scale = scale;
         let inverse = s.splat(scale.recip());
-        let (coarse, fine) = self.data.split_at_mut(self.stride);
-        if S::QUANTISED > 1 {
-            for (values, bytes) in self.x.chunks(S::LANES).zip(coarse.chunks_exact_mut(S::LANES * S::QUANTISED)) {
-                s.store_quantised(s.mul(s.mul(s.load_partial(values), inverse), s.splat(FINER)), bytes);
+        if S::WORDS {
+            for (values, words) in self.x.chunks(S::LANES).zip(self.data.chunks_exact_mut(2 * S::LANES)) {
+                s.store_words(s.mul(s.mul(s.load_partial(values), inverse), s.splat(FINER)), words);
             }
             return;
         }
+        let (coarse, fine) = self.data.split_at_mut(self.stride);
         let bytes = coarse.chunks_exact_mut(S::LANES).zip(fine.chunks_exact_mut(S::LANES));
         for (values, (coarse, fine)) in self.x.chunks(S::LANES).zip(bytes) {
             let steps = s.mul(s.load_partial(values), inverse);
             let nearest = s.sub(s.add(steps, s.splat(ROUND)), s.splat(ROUND));
-            s.store_quantised(steps, coarse);
-            s.store_quantised(s.mul(s.sub(steps, nearest), s.splat(FINER)), fine);
+            s.store_bytes(steps, coarse);
+            s.store_bytes(s.mul(s.sub(steps, nearest), s.splat(FINER)), fine);
         }
     }
 }
@@ -262,47 +249,43 @@ impl Op for Int8Product<'_> {
         if self.amx && self.rows >= MATRIX_ROWS_MIN {
             return self.in_tiles(s);
         }
-        if self.rows == 1 {
+        if self.rows == 1 && S::WORDS {
             // A whole panel at a time, so that weights are read in the order in which they lie.
             return match PANEL / S::LANES {
-                2 => self.single::<S, 2>(s),
-                4 => self.single::<S, 4>(s),
-                _ => self.single::<S, 8>(s),
+                2 => self.single_words::<S, 2>(s),
+                4 => self.single_words::<S, 4>(s),
+                _ => self.single_words::<S, 8>(s),
             };
         }
-        let (highest, registers) = S::TILE_INT8;
+        if self.rows == 1 {
+            return self.single(s);
+        }
         for panel in self.panels.clone() {
             let (mut row, mut tile) = (0, 0);
             // A tile costs what its rows cost, so the lowest that holds what is left is the best, even if it reaches
             // beyond the last row.
             while row < self.rows {
                 let left = self.rows - row;
-                let height = even_height(left, highest);
-                let at = Tile { row, panel, number: tile };
+                let height = even_height(left, S::TILE_ROWS_DOT);
+                let next = self.next_weights(panel, tile);
                 tile += 1;
                 row += if left == 1 {
-                    self.strips::<S, 1, 2>(s, at);
+                    self.strips::<S, 1>(s, row, panel, next);
                     1
-                } else if registers == 1 && height <= 4 {
-                    self.strips::<S, 4, 1>(s, at);
+                } else if height <= 4 || S::TILE_ROWS_DOT < 6 {
+                    self.strips::<S, 4>(s, row, panel, next);
                     4
-                } else if registers == 1 {
-                    self.strips::<S, 6, 1>(s, at);
-                    6
-                } else if height <= 4 || highest < 6 {
-                    self.strips::<S, 4, 2>(s, at);
-                    4
-                } else if height <= 6 || highest < TILE_ROWS_MAX {
-                    self.strips::<S, 6, 2>(s, at);
+                } else if height <= 6 || S::TILE_ROWS_DOT < TILE_ROWS_MAX {
+                    self.strips::<S, 6>(s, row, panel, next);
                     6
                 } else if height <= 8 {
-                    self.strips::<S, 8, 2>(s, at);
+                    self.strips::<S, 8>(s, row, panel, next);
                     8
                 } else if height <= 10 {
-                    self.strips::<S, 10, 2>(s, at);
+                    self.strips::<S, 10>(s, row, panel, next);
                     10
                 } else {
-                    self.strips::<S, TILE_ROWS_MAX, 2>(s, at);
+                    self.strips::<S, TILE_ROWS_MAX>(s, row, panel, next);
                     TILE_ROWS_MAX
                 };
             }
@@ -310,128 +293,116 @@ impl Op for Int8Product<'_> {
     }
 }
 
-/// Where a tile lies.
-#[derive(Clone, Copy)]
-struct Tile {
-    /// Its first.
-    row: usize,
-    panel: usize,
-    /// Of those of the panel, in the order in which they are computed.
-    number: usize,
-}
-
 impl Int8Product<'_> {
-    /// A tile of `R` rows, `C` registers of columns at a time.
     #[inline(always)]
-    fn strips<S: Simd, const R: usize, const C: usize>(&self, s: S, at: Tile) {
-        for offset in (0..PANEL).step_by(C * S::LANES) {
-            let first = at.panel * PANEL + offset;
+    fn strips<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize, next: &[i8]) {
+        for offset in (0..PANEL).step_by(2 * S::LANES) {
+            let first = panel * PANEL + offset;
             if first < self.columns {
-                for row in at.row..self.rows.min(at.row + R) {
-                    for c in 0..C {
-                        self.y.prefetch(row, first + c * S::LANES);
-                    }
+                for row in row..self.rows.min(row + R) {
+                    self.y.prefetch(row, first);
+                    self.y.prefetch(row, first + S::LANES);
                 }
-                let (groups, next) = (0..self.depth.div_ceil(GROUP), self.next_weights(at, offset, C * S::LANES));
-                let sums = self.sums::<S, R, C>(s, at.row, (at.panel, offset), groups, next);
-                self.write::<S, R, C>(s, sums, at.row, first);
+                let sums = self.sums::<S, R>(s, row, (panel, offset), next);
+                self.write::<S, R>(s, sums, row, first);
             }
         }
     }
 
-    /// The part of the panels behind that of a tile that the strip at `offset`, of `width` columns, asks for: a line for each group of the depth.
+    /// The part of the panel after `panel` that tile number `tile` of this one asks for, a line for each group of the depth.
     #[inline(always)]
-    fn next_weights(&self, at: Tile, offset: usize, width: usize) -> &[i8] {
-        // Narrow strips are of processors with a smaller second-level cache, where the next panel must do.
-        if offset > 0 || width < PANEL && at.number * LINE >= PANEL * GROUP {
-            return &[];
-        }
-        let first = (at.panel + 1) * panel_len(self.depth) + at.number * self.depth.div_ceil(GROUP) * LINE;
+    fn next_weights(&self, panel: usize, tile: usize) -> &[i8] {
+        let first = (panel + 1) * panel_len(self.depth) + tile * self.depth.div_ceil(GROUP) * LINE;
         self.weights.data.get(first..).unwrap_or_default()
     }
 
-    /// The product of a single row, `C` registers of columns at a time, which are a panel.
+    /// The product of a single row, which is two quantised ones.
     #[inline(always)]
-    fn single<S: Simd, const C: usize>(&self, s: S) {
+    fn single<S: Simd>(&self, s: S) {
+        let finer = s.splat(FINER.recip());
         for panel in self.panels.clone() {
-            let (mut first, last) = (panel * PANEL, self.columns);
-            let sums = if S::QUANTISED > 1 { self.whole::<S, C>(s, panel) } else { self.halves::<S, C>(s, panel) };
-            for sum in sums {
-                if first < last {
+            for offset in (0..PANEL).step_by(2 * S::LANES) {
+                let first = panel * PANEL + offset;
+                if first >= self.columns {
+                    break;
+                }
+                let [coarse, fine] = self.sums::<S, SPLIT>(s, 0, (panel, offset), &[]);
+                for (half, (coarse, fine)) in coarse.into_iter().zip(fine).enumerate() {
+                    let first = first + half * S::LANES;
+                    if first >= self.columns {
+                        break;
+                    }
+                    let epilogue = self.epilogue(s, first);
+                    let coarse = s.unbiased(coarse, epilogue.sums);
+                    let sum = s.fma(s.unbiased(fine, epilogue.sums), finer, coarse);
+                    self.write_row(s, sum, 0, &epilogue);
+                }
+            }
+        }
+    }
+
+    /// The product of a single row of words, `C` registers of columns, a panel, at a time.
+    #[inline(always)]
+    fn single_words<S: Simd, const C: usize>(&self, s: S) {
+        let (groups, finer) = (self.depth.div_ceil(GROUP), s.splat(FINER.recip()));
+        let x = &self.x.data[..groups * GROUP * SPLIT];
+        for panel in self.panels.clone() {
+            let start = panel * panel_len(self.depth);
+            let weights = &self.weights.data[start..][..groups * GROUP * PANEL];
+            let mut all = [s.zero(); C];
+            for first in (0..groups).step_by(GROUPS_OF_WORDS) {
+                let mut sums = [[s.splat_i32(0); 2]; C];
+                for k in first..groups.min(first + GROUPS_OF_WORDS) {
+                    if is_narrow::<S>() {
+                        prefetch(&self.weights.data, start + k * GROUP * PANEL + WEIGHTS_AHEAD);
+                        prefetch(&self.weights.data, start + k * GROUP * PANEL + WEIGHTS_AHEAD + LINE);
+                    }
+                    let (x, weights) =
+                        (&x[k * GROUP * SPLIT..][..GROUP * SPLIT], &weights[k * GROUP * PANEL..][..GROUP * PANEL]);
+                    for (c, sums) in sums.iter_mut().enumerate() {
+                        *sums = s.dot4_words(*sums, x, &weights[c * S::LANES * GROUP..]);
+                    }
+                }
+                for (all, sums) in all.iter_mut().zip(sums) {
+                    *all = s.fma(s.unbiased(s.total(sums), s.splat_i32(0)), finer, *all);
+                }
+            }
+            for (c, sum) in all.into_iter().enumerate() {
+                let first = panel * PANEL + c * S::LANES;
+                if first < self.columns {
                     self.write_row(s, sum, 0, &self.epilogue(s, first));
                 }
-                first += S::LANES;
             }
         }
     }
 
-    /// Products of a single row of 15 bits.
+    /// Integer products of `R` rows with two registers of columns.
     #[inline(always)]
-    fn whole<S: Simd, const C: usize>(&self, s: S, panel: usize) -> [S::V; C] {
-        let (groups, finer) = (self.depth.div_ceil(GROUP), s.splat(FINER.recip()));
-        let mut all = [s.zero(); C];
-        for first in (0..groups).step_by(GROUPS_FINE) {
-            let part = first..groups.min(first + GROUPS_FINE);
-            let [sums] = self.sums::<S, 1, C>(s, 0, (panel, 0), part, &[]);
-            for (all, sums) in all.iter_mut().zip(sums) {
-                *all = s.fma(s.unbiased(s.total(sums), s.splat_i32(0)), finer, *all);
-            }
-        }
-        all
-    }
-
-    /// Products of a single row that is two rows of bytes.
-    #[inline(always)]
-    fn halves<S: Simd, const C: usize>(&self, s: S, panel: usize) -> [S::V; C] {
-        let finer = s.splat(FINER.recip());
-        let [coarse, fine] = self.sums::<S, SPLIT, C>(s, 0, (panel, 0), 0..self.depth.div_ceil(GROUP), &[]);
-        let mut all = [s.zero(); C];
-        for (c, all) in all.iter_mut().enumerate() {
-            let bias = s.load_i32(&self.weights.sums[panel * PANEL + c * S::LANES..]);
-            *all = s.fma(s.unbiased(s.total(fine[c]), bias), finer, s.unbiased(s.total(coarse[c]), bias));
-        }
-        all
-    }
-
-    /// Integer products of `R` rows with `C` registers of columns over the groups `groups` of the depth.
-    #[inline(always)]
-    fn sums<S: Simd, const R: usize, const C: usize>(
+    fn sums<S: Simd, const R: usize>(
         &self,
         s: S,
         row: usize,
         (panel, offset): (usize, usize),
-        groups: Range<usize>,
         next: &[i8],
-    ) -> [[S::Sums; C]; R] {
-        let start = panel * panel_len(self.depth);
-        let panel = &self.weights.data[start..][..groups.end * GROUP * PANEL];
-        let bytes = GROUP * S::QUANTISED;
+    ) -> [[S::I; 2]; R] {
+        let groups = self.depth.div_ceil(GROUP);
+        let panel = &self.weights.data[panel * panel_len(self.depth)..][..groups * GROUP * PANEL];
         // No closures here: one that is not inlined lacks the instruction set, and its loads become calls.
         let mut rows: [&[u8]; R] = [&[]; R];
         for (r, x) in rows.iter_mut().enumerate() {
-            *x = &self.x.row(row + r)[..groups.end * bytes];
+            *x = &self.x.row(row + r)[..groups * GROUP];
         }
-        let mut sums = [[s.no_sums(); C]; R];
-        for k in groups {
+        let mut sums = [[s.splat_i32(0); 2]; R];
+        for (k, weights) in panel.chunks_exact(GROUP * PANEL).enumerate() {
             if R > 4 {
                 prefetch(next, k * LINE);
             }
-            if R <= SPLIT && is_narrow::<S>() {
-                prefetch(&self.weights.data, start + k * GROUP * PANEL + WEIGHTS_AHEAD);
-                prefetch(&self.weights.data, start + k * GROUP * PANEL + WEIGHTS_AHEAD + LINE);
-            }
-            // Safety: `k` is a group of the panel, which has `PANEL` columns.
-            let group = unsafe { panel.get_unchecked(k * GROUP * PANEL..(k + 1) * GROUP * PANEL) };
-            let mut weights = [s.weights(&group[offset * GROUP..]); C];
-            for (c, weights) in weights.iter_mut().enumerate().skip(1) {
-                *weights = s.weights(&group[(offset + c * S::LANES) * GROUP..]);
-            }
+            let second = &weights[(offset + S::LANES) * GROUP..];
+            let weights = [s.load_bytes(&weights[offset * GROUP..]), s.load_bytes(second)];
             for (sums, x) in sums.iter_mut().zip(&rows) {
-                // Safety: `k` is a group of every row.
-                let x = s.quad(unsafe { x.get_unchecked(k * bytes..(k + 1) * bytes) });
-                for (sum, weights) in sums.iter_mut().zip(weights) {
-                    *sum = s.dot4(*sum, x, weights);
-                }
+                // Safety: `k` counts the groups, and each row has four bytes for every one.
+                let x = s.splat_i32(i32::from_le_bytes(unsafe { x.as_ptr().cast::<[u8; GROUP]>().add(k).read() }));
+                *sums = [s.dot4(sums[0], x, weights[0]), s.dot4(sums[1], x, weights[1])];
             }
         }
         sums
@@ -502,15 +473,15 @@ impl Int8Product<'_> {
     }
 
     #[inline(always)]
-    fn write<S: Simd, const R: usize, const C: usize>(&self, s: S, sums: [[S::Sums; C]; R], row: usize, first: usize) {
-        for c in 0..C {
-            let first = first + c * S::LANES;
+    fn write<S: Simd, const R: usize>(&self, s: S, sums: [[S::I; 2]; R], row: usize, first: usize) {
+        for half in 0..2 {
+            let first = first + half * S::LANES;
             if first >= self.columns {
                 break;
             }
             let epilogue = self.epilogue(s, first);
             for (r, sums) in sums.iter().enumerate().take(self.rows - row) {
-                self.write_row(s, s.unbiased(s.total(sums[c]), epilogue.sums), row + r, &epilogue);
+                self.write_row(s, s.unbiased(sums[half], epilogue.sums), row + r, &epilogue);
             }
         }
     }

@@ -8,6 +8,13 @@ use super::{Op, Simd, lanewise};
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
+/// Signed bytes and their magnitudes: the processor multiplies unsigned bytes by signed ones, so one factor gives its signs to the other.
+#[derive(Clone, Copy)]
+pub(super) struct Weights {
+    signed: __m256i,
+    magnitudes: __m256i,
+}
+
 /// Runs `op` compiled for AVX2.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn run<O: Op>(op: O) -> O::Output {
@@ -44,20 +51,13 @@ impl Avx2 {
 impl Simd for Avx2 {
     type V = __m256;
     type I = __m256i;
-    /// Four words of 16 bits, four times.
-    type X = __m256i;
-    /// Weights as words of 16 bits, those of the first four lanes and of the others.
-    type W = [__m256i; 2];
-    /// Two parts of each sum side by side, of the first four lanes and of the others.
-    type Sums = [__m256i; 2];
+    type W = Weights;
     const LANES: usize = 8;
     const STATES: usize = 4;
     const TILE_ROWS: usize = 6;
-    const TILE_ROWS_BF16: usize = 4;
-    const TILE_INT8: (usize, usize) = (6, 1);
-    // The processor multiplies bytes only if one of them has no sign, and adds their products in 16 bits. To move signs about takes longer than to
-    // multiply words of 16 bits twice.
-    const QUANTISED: usize = 2;
+    const TILE_ROWS_DOT: usize = 4;
+    // Words have room for 15 bits, where bytes would be multiplied twice.
+    const WORDS: bool = true;
 
     lanewise! {
         add(a, b) = _mm256_add_ps;
@@ -146,21 +146,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_quantised(self, x: __m256, dst: &mut [u8]) {
-        let dst = &mut dst[..2 * Self::LANES];
-        // Safety: as above, and the slice holds 16 bytes.
+    fn store_bytes(self, x: __m256, dst: &mut [u8]) {
+        let dst = &mut dst[..Self::LANES];
+        // Safety: as above, and the slice holds 8 bytes.
         unsafe {
             let values = _mm256_cvtps_epi32(x);
             let (low, high) = (_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
-            _mm_storeu_si128(dst.as_mut_ptr().cast(), _mm_packs_epi32(low, high));
+            let words = _mm_packs_epi32(low, high);
+            _mm_storel_epi64(dst.as_mut_ptr().cast(), _mm_packs_epi16(words, words));
         }
-    }
-
-    #[inline(always)]
-    fn quad(self, src: &[u8]) -> __m256i {
-        let src = &src[..8];
-        // Safety: the token exists only where the processor has the instructions, and the slice holds 8 bytes.
-        unsafe { _mm256_set1_epi64x(src.as_ptr().cast::<i64>().read_unaligned()) }
     }
 
     #[inline(always)]
@@ -170,12 +164,41 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn weights(self, src: &[i8]) -> [__m256i; 2] {
+    fn store_words(self, x: __m256, dst: &mut [u8]) {
+        let dst = &mut dst[..2 * Self::LANES];
+        // Safety: the token exists only where the processor has the instructions, and the slice holds 16 bytes.
+        unsafe {
+            let values = _mm256_cvtps_epi32(x);
+            let (low, high) = (_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
+            _mm_storeu_si128(dst.as_mut_ptr().cast(), _mm_packs_epi32(low, high));
+        }
+    }
+
+    #[inline(always)]
+    fn dot4_words(self, [low, high]: [__m256i; 2], x: &[u8], w: &[i8]) -> [__m256i; 2] {
+        let (x, w) = (&x[..8], &w[..4 * Self::LANES]);
+        // Safety: the token exists only where the processor has the instructions; the slices hold 8 and 32 bytes. A part is of two neighbouring words.
+        unsafe {
+            let x = _mm256_set1_epi64x(x.as_ptr().cast::<i64>().read_unaligned());
+            let w_low = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.as_ptr().cast()));
+            let w_high = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.as_ptr().add(16).cast()));
+            [_mm256_add_epi32(low, _mm256_madd_epi16(x, w_low)), _mm256_add_epi32(high, _mm256_madd_epi16(x, w_high))]
+        }
+    }
+
+    #[inline(always)]
+    fn total(self, [low, high]: [__m256i; 2]) -> __m256i {
+        // Safety: as above. The sums of each half register come to lie beside each other, those of lanes 0, 1, 4 and 5 first.
+        unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(low, high)) }
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, src: &[i8]) -> Weights {
         let src = &src[..4 * Self::LANES];
         // Safety: as above, and the slice holds 32 bytes.
         unsafe {
-            let (low, high) = (src.as_ptr().cast::<__m128i>(), src.as_ptr().add(16).cast::<__m128i>());
-            [_mm256_cvtepi8_epi16(_mm_loadu_si128(low)), _mm256_cvtepi8_epi16(_mm_loadu_si128(high))]
+            let signed = _mm256_loadu_si256(src.as_ptr().cast());
+            Weights { signed, magnitudes: _mm256_abs_epi8(signed) }
         }
     }
 
@@ -194,29 +217,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn no_sums(self) -> [__m256i; 2] {
-        // Safety: the token exists only where the processor has the instructions.
-        unsafe { [_mm256_setzero_si256(); 2] }
-    }
-
-    #[inline(always)]
-    fn dot4(self, [low, high]: [__m256i; 2], x: __m256i, [w_low, w_high]: [__m256i; 2]) -> [__m256i; 2] {
-        // Safety: as above.
+    fn dot4(self, acc: __m256i, x: __m256i, w: Weights) -> __m256i {
+        // Safety: as above. Magnitudes are at most 127, so a pair of products fits 16 bits.
         unsafe {
-            [_mm256_add_epi32(low, _mm256_madd_epi16(x, w_low)), _mm256_add_epi32(high, _mm256_madd_epi16(x, w_high))]
+            let pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(x, w.signed));
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
 
     #[inline(always)]
-    fn total(self, [low, high]: [__m256i; 2]) -> __m256i {
-        // Safety: as above. The sums of each half register come to lie beside each other, those of lanes 0, 1, 4 and 5 first.
-        unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(low, high)) }
-    }
-
-    #[inline(always)]
-    fn unbiased(self, total: __m256i, _: __m256i) -> __m256 {
-        // Safety: as above.
-        unsafe { _mm256_cvtepi32_ps(total) }
+    fn unbiased(self, acc: __m256i, _: __m256i) -> __m256 {
+        // Safety: the token exists only where the processor has the instructions.
+        unsafe { _mm256_cvtepi32_ps(acc) }
     }
 
     #[inline(always)]

@@ -58,15 +58,11 @@ impl<const BF16: bool> Avx512<BF16> {
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     type I = __m512i;
-    type X = __m512i;
     type W = __m512i;
-    type Sums = __m512i;
     const LANES: usize = 16;
     const STATES: usize = 8;
     const TILE_ROWS: usize = 12;
-    const TILE_ROWS_BF16: usize = 12;
-    const TILE_INT8: (usize, usize) = (12, 2);
-    const QUANTISED: usize = 1;
+    const TILE_ROWS_DOT: usize = 12;
 
     lanewise! {
         add(a, b) = _mm512_add_ps;
@@ -159,7 +155,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn store_quantised(self, x: __m512, dst: &mut [u8]) {
+    fn store_bytes(self, x: __m512, dst: &mut [u8]) {
         let dst = &mut dst[..Self::LANES];
         // Safety: as above, and the slice holds 16 bytes.
         unsafe {
@@ -169,18 +165,13 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn quad(self, src: &[u8]) -> __m512i {
-        self.splat_i32(i32::from_le_bytes([src[0], src[1], src[2], src[3]]))
-    }
-
-    #[inline(always)]
     fn splat_i32(self, x: i32) -> __m512i {
         // Safety: the token exists only where the processor has the instructions.
         unsafe { _mm512_set1_epi32(x) }
     }
 
     #[inline(always)]
-    fn weights(self, src: &[i8]) -> __m512i {
+    fn load_bytes(self, src: &[i8]) -> __m512i {
         let src = &src[..4 * Self::LANES];
         // Safety: as above, and the slice holds 64 bytes.
         unsafe { _mm512_loadu_si512(src.as_ptr().cast()) }
@@ -236,26 +227,15 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn no_sums(self) -> __m512i {
-        // Safety: the token exists only where the processor has the instructions.
-        unsafe { _mm512_setzero_si512() }
-    }
-
-    #[inline(always)]
     fn dot4(self, acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
         // Safety: as above.
         unsafe { _mm512_dpbusd_epi32(acc, x, w) }
     }
 
     #[inline(always)]
-    fn total(self, sums: __m512i) -> __m512i {
-        sums
-    }
-
-    #[inline(always)]
-    fn unbiased(self, total: __m512i, sums: __m512i) -> __m512 {
+    fn unbiased(self, acc: __m512i, sums: __m512i) -> __m512 {
         // Safety: as above.
-        unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(total, _mm512_slli_epi32::<7>(sums))) }
+        unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(acc, _mm512_slli_epi32::<7>(sums))) }
     }
 
     #[inline(always)]

@@ -19,26 +19,20 @@ use crate::{Isa, Kernels};
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// One register.
     type V: Copy + Send + Sync;
-    /// One register of as many i32.
+    /// One register of as many i32, or of four times as many bytes.
     type I: Copy + Send + Sync;
-    /// Four quantised values in every lane, the same ones, as [`Simd::dot4`] takes them.
-    type X: Copy + Send + Sync;
-    /// Four weights of 8 bits in every lane, as [`Simd::dot4`] takes them.
+    /// A register of signed bytes as [`Simd::dot4`] takes them.
     type W: Copy + Send + Sync;
-    /// What [`Simd::dot4`] adds to: a sum for every lane, or parts of it.
-    type Sums: Copy + Send + Sync;
     /// Lanes of a register, a power of two.
     const LANES: usize;
     /// Recurrences of the scan that are kept in registers at once.
     const STATES: usize;
     /// Rows of a tile of the matrix product.
     const TILE_ROWS: usize;
-    /// The same of those in bf16, whose dot products may need registers of their own.
-    const TILE_ROWS_BF16: usize;
-    /// The same of those in 8 bits, with this many registers of columns.
-    const TILE_INT8: (usize, usize);
-    /// Bytes in which a quantised value is stored: 1, or 2 where the processor's products take it so. Two of them hold 15 bits and more.
-    const QUANTISED: usize;
+    /// The same of those with several values in a lane, whose dot products may need registers of their own.
+    const TILE_ROWS_DOT: usize;
+    /// Whether single rows are multiplied as words of 16 bits, by [`Simd::dot4_words`], and not as bytes.
+    const WORDS: bool = false;
 
     fn splat(self, x: f32) -> Self::V;
     /// The first lanes of `src`, which must be long enough.
@@ -76,13 +70,24 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn zip_bf16(self, low: Self::V, high: Self::V) -> Self::I;
     /// `acc + a_low b_low + a_high b_high` over the two bf16 in each lane.
     fn dot2(self, acc: Self::V, a: Self::I, b: Self::I) -> Self::V;
-    /// Rounds lanes to integers (ties to even) and stores them as [`Simd::quad`] takes them, in the first `LANES * QUANTISED` bytes of `dst`, which must be
-    /// long enough. Lanes must be in `[-127, 127]`, or in `[-2^15, 2^15)` where two bytes are taken.
-    fn store_quantised(self, x: Self::V, dst: &mut [u8]);
-    /// The first four values of `src`, `4 * QUANTISED` bytes, in every lane.
-    fn quad(self, src: &[u8]) -> Self::X;
+    /// Rounds lanes in `[-127, 127]` to integers (ties to even) and stores them as [`Simd::dot4`] takes them: signed bytes, or bytes that are 128 more.
+    fn store_bytes(self, x: Self::V, dst: &mut [u8]);
     /// The first `4 * LANES` bytes of `src`, which must be long enough, signed from -127.
-    fn weights(self, src: &[i8]) -> Self::W;
+    fn load_bytes(self, src: &[i8]) -> Self::W;
+    /// Rounds lanes in `[-2^15, 2^15)` to integers (ties to even) and stores them in the first `2 * LANES` bytes of `dst`, which must be long enough.
+    #[inline(always)]
+    fn store_words(self, _x: Self::V, _dst: &mut [u8]) {}
+    /// `acc + sum_i x_i w_i` over four words of `x`, the first 8 bytes, and the four weights of each lane, the first `4 * LANES` bytes of `w`, in two parts
+    /// that [`Simd::total`] adds.
+    #[inline(always)]
+    fn dot4_words(self, acc: [Self::I; 2], _x: &[u8], _w: &[i8]) -> [Self::I; 2] {
+        acc
+    }
+    /// The sum of every lane from its two parts.
+    #[inline(always)]
+    fn total(self, parts: [Self::I; 2]) -> Self::I {
+        parts[0]
+    }
     /// The same word in every lane.
     fn splat_i32(self, x: i32) -> Self::I;
     /// The first lanes of `src`, which must be long enough.
@@ -98,14 +103,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
             }
         }
     }
-    fn no_sums(self) -> Self::Sums;
-    /// `acc + sum_i x_i w_i` over the four values of each lane. Where values are stored with 128 added to them, the sum is that of the values as
-    /// they are stored, and [`Simd::unbiased`] makes it right.
-    fn dot4(self, acc: Self::Sums, x: Self::X, w: Self::W) -> Self::Sums;
-    /// The sum of every lane.
-    fn total(self, sums: Self::Sums) -> Self::I;
-    /// `sum_i x_i w_i` as f32 from the total over all terms and from the sums of all `w_i`.
-    fn unbiased(self, total: Self::I, sums: Self::I) -> Self::V;
+    /// `acc + sum_i x_i w_i` over the four bytes of each lane, `x` from [`Simd::store_bytes`]; where those are 128 more, the sum is that of the bytes as
+    /// they are, and [`Simd::unbiased`] makes it right.
+    fn dot4(self, acc: Self::I, x: Self::I, w: Self::W) -> Self::I;
+    /// `sum_i x_i w_i` as f32 from what [`Simd::dot4`] made of all terms and from the sums of all `w_i`.
+    fn unbiased(self, acc: Self::I, sums: Self::I) -> Self::V;
     fn reduce_sum(self, x: Self::V) -> f32;
     fn reduce_max(self, x: Self::V) -> f32;
 
@@ -153,9 +155,6 @@ pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// Lanes of the widest register.
 pub(crate) const MAX_LANES: usize = 16;
-
-/// Bytes that a quantised value takes at most.
-pub(crate) const QUANTISED_MAX: usize = 2;
 
 /// A kernel with its arguments.
 pub(crate) trait Op {

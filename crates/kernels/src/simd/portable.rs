@@ -38,15 +38,11 @@ fn rounded(x: f32) -> u32 {
 impl Simd for Portable {
     type V = [f32; LANES];
     type I = [i32; LANES];
-    type X = [i32; LANES];
     type W = [i32; LANES];
-    type Sums = [i32; LANES];
     const LANES: usize = LANES;
     const STATES: usize = 4;
     const TILE_ROWS: usize = 4;
-    const TILE_ROWS_BF16: usize = 4;
-    const TILE_INT8: (usize, usize) = (4, 2);
-    const QUANTISED: usize = 1;
+    const TILE_ROWS_DOT: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -149,14 +145,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn store_quantised(self, x: Self::V, dst: &mut [u8]) {
+    fn store_bytes(self, x: Self::V, dst: &mut [u8]) {
         // The sum's low mantissa bits are the integer.
         dst[..LANES].copy_from_slice(&x.map(|x| (x + ROUND).to_bits() as u8));
-    }
-
-    #[inline(always)]
-    fn quad(self, src: &[u8]) -> Self::I {
-        self.splat_i32(i32::from_le_bytes([src[0], src[1], src[2], src[3]]))
     }
 
     #[inline(always)]
@@ -165,7 +156,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn weights(self, src: &[i8]) -> Self::I {
+    fn load_bytes(self, src: &[i8]) -> Self::I {
         let src = &src[..4 * LANES];
         std::array::from_fn(|i| i32::from_le_bytes(std::array::from_fn(|j| src[4 * i + j] as u8)))
     }
@@ -181,11 +172,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn no_sums(self) -> Self::I {
-        [0; LANES]
-    }
-
-    #[inline(always)]
     fn dot4(self, acc: Self::I, x: Self::I, w: Self::I) -> Self::I {
         std::array::from_fn(|i| {
             let (x, w) = (x[i].to_le_bytes(), w[i].to_le_bytes());
@@ -194,13 +180,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn total(self, sums: Self::I) -> Self::I {
-        sums
-    }
-
-    #[inline(always)]
-    fn unbiased(self, total: Self::I, _: Self::I) -> Self::V {
-        total.map(|total| total as f32)
+    fn unbiased(self, acc: Self::I, _: Self::I) -> Self::V {
+        acc.map(|acc| acc as f32)
     }
 
     #[inline(always)]
