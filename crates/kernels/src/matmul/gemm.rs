@@ -457,8 +457,9 @@ unsafe fn single<S: Simd, E: Element, const C: usize, const APART: usize>(s: S, 
     while count > 1 {
         count /= 2;
         for i in 0..count {
-            for c in 0..C {
-                apart[i][c] = s.add(apart[2 * i][c], apart[2 * i + 1][c]);
+            let (left, right) = (apart[2 * i], apart[2 * i + 1]);
+            for ((sum, left), right) in apart[i].iter_mut().zip(left).zip(right) {
+                *sum = s.add(left, right);
             }
         }
     }
