@@ -10,7 +10,7 @@ use crate::{KernelError, Kernels, Threads};
 
 /// Channels that are worked on at a time.
 const TILE: usize = 64;
-/// Values of a channel that are.
+/// Values of a channel's window that are.
 const WINDOW: usize = 4;
 /// Fewer channels than these are not worth a second thread.
 const PARALLEL_MIN: usize = 1024;

@@ -19,10 +19,6 @@ pub(crate) const PANEL: usize = 32;
 /// Values of a row that is packed are asked for so long before they are read.
 const AHEAD: usize = 64;
 
-/// Most rows that a panel's piece is multiplied with at a time where registers are narrow: as many as 128 KiB, a quarter of such processors'
-/// second-level cache, hold of their piece.
-const ROWS_NARROW: usize = 132;
-
 /// Bytes of weights that a single row asks for before it reads them.
 pub(super) const WEIGHTS_AHEAD: usize = 1024;
 
@@ -264,18 +260,13 @@ pub(crate) unsafe fn product<S: Simd, E: Element>(
     assert!(right.panels.len() >= packed_len(left.depth, right.columns), "right factor");
     // Few rows use a piece of a panel only once, so there the weights had better stream straight through.
     let depth = if left.rows < E::tile_rows::<S>() { left.depth.max(1) } else { DEPTH };
-    let height = if is_narrow::<S>() { even_height(left.rows, ROWS_NARROW).next_multiple_of(12) } else { left.rows };
-    let height = height.max(1);
     let mut start = 0;
     loop {
         let piece = start..left.depth.min(start + depth);
-        for first in (0..left.rows).step_by(height) {
-            let rows = first..left.rows.min(first + height);
-            for panel in panels.clone() {
-                let job = Strip { left, right, bias, output, depth: piece.clone(), rows: rows.clone(), panel };
-                // Safety: the bounds were checked above; the rest is the caller's promise.
-                unsafe { panel_product(s, &job) };
-            }
+        for panel in panels.clone() {
+            let job = Strip { left, right, bias, output, depth: piece.clone(), panel };
+            // Safety: the bounds were checked above; the rest is the caller's promise.
+            unsafe { panel_product(s, &job) };
         }
         start = piece.end;
         if start == left.depth {
@@ -291,14 +282,13 @@ pub(crate) fn even_height(rows: usize, max: usize) -> usize {
     rows.div_ceil(rows.div_ceil(max).max(1))
 }
 
-/// One panel, one piece of the depth and some rows.
+/// One panel and one piece of the depth.
 struct Strip<'a, E> {
     left: &'a Left<'a, E>,
     right: &'a Right<'a, E>,
     bias: Option<&'a [f32]>,
     output: Output<'a>,
     depth: Range<usize>,
-    rows: Range<usize>,
     panel: usize,
 }
 
@@ -316,60 +306,57 @@ unsafe fn panel_product<S: Simd, E: Element>(s: S, job: &Strip<E>) {
             }
         };
     }
-    // Strip by strip, so that one of them stays in the first-level cache for all rows.
-    for offset in (0..PANEL).step_by(2 * S::LANES) {
-        if job.panel * PANEL + offset >= job.right.columns {
-            break;
-        }
-        let mut row = job.rows.start;
-        while row < job.rows.end {
-            let height = even_height(job.rows.end - row, E::tile_rows::<S>());
-            // Safety: the rows lie in the left factor; the rest is the caller's promise.
-            unsafe {
-                if E::tile_rows::<S>() >= 12 && height >= 12 {
-                    tile::<S, E, 12>(s, job, row, offset);
-                    row += 12;
-                } else if E::tile_rows::<S>() >= 12 && height >= 10 {
-                    tile::<S, E, 10>(s, job, row, offset);
-                    row += 10;
-                } else if E::tile_rows::<S>() >= 12 && height >= 8 {
-                    tile::<S, E, 8>(s, job, row, offset);
-                    row += 8;
-                } else if E::tile_rows::<S>() >= 6 && height >= 6 {
-                    tile::<S, E, 6>(s, job, row, offset);
-                    row += 6;
-                } else if height >= 4 {
-                    tile::<S, E, 4>(s, job, row, offset);
-                    row += 4;
-                } else if height >= 2 {
-                    tile::<S, E, 2>(s, job, row, offset);
-                    row += 2;
-                } else {
-                    tile::<S, E, 1>(s, job, row, offset);
-                    row += 1;
-                }
+    let mut row = 0;
+    while row < job.left.rows {
+        let height = even_height(job.left.rows - row, E::tile_rows::<S>());
+        // Safety: the rows lie in the left factor; the rest is the caller's promise.
+        unsafe {
+            if E::tile_rows::<S>() >= 12 && height >= 12 {
+                strips::<S, E, 12>(s, job, row);
+                row += 12;
+            } else if E::tile_rows::<S>() >= 12 && height >= 10 {
+                strips::<S, E, 10>(s, job, row);
+                row += 10;
+            } else if E::tile_rows::<S>() >= 12 && height >= 8 {
+                strips::<S, E, 8>(s, job, row);
+                row += 8;
+            } else if E::tile_rows::<S>() >= 6 && height >= 6 {
+                strips::<S, E, 6>(s, job, row);
+                row += 6;
+            } else if height >= 4 {
+                strips::<S, E, 4>(s, job, row);
+                row += 4;
+            } else if height >= 2 {
+                strips::<S, E, 2>(s, job, row);
+                row += 2;
+            } else {
+                strips::<S, E, 1>(s, job, row);
+                row += 1;
             }
         }
     }
 }
 
-/// Rows `row..row + R` and two registers of columns from `offset` on.
-///
 /// # Safety
-/// As [`panel_product`], and the rows exist.
+/// As [`panel_product`], and rows `row..row + R` exist.
 #[inline(always)]
-unsafe fn tile<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: usize, offset: usize) {
-    let first = job.panel * PANEL + offset;
-    let columns = first..(first + 2 * S::LANES).min(job.right.columns);
-    for r in row..row + R {
-        let Output { rows, first_row, first_column, .. } = job.output;
-        rows.prefetch(first_row + r, first_column + first);
-        rows.prefetch(first_row + r, first_column + first + S::LANES);
-    }
-    // Safety: the caller's promise.
-    unsafe {
-        let sums = sums::<S, E, R>(s, job, (row, offset), next_weights::<S, E>(job, row, offset));
-        write::<S, E, R, 2>(s, job, sums, row, columns);
+unsafe fn strips<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row: usize) {
+    for offset in (0..PANEL).step_by(2 * S::LANES) {
+        let first = job.panel * PANEL + offset;
+        if first >= job.right.columns {
+            break;
+        }
+        let columns = first..(first + 2 * S::LANES).min(job.right.columns);
+        for r in row..row + R {
+            let Output { rows, first_row, first_column, .. } = job.output;
+            rows.prefetch(first_row + r, first_column + first);
+            rows.prefetch(first_row + r, first_column + first + S::LANES);
+        }
+        // Safety: the caller's promise.
+        unsafe {
+            let sums = sums::<S, E, R>(s, job, (row, offset), next_weights::<S, E>(job, row, offset));
+            write::<S, E, R, 2>(s, job, sums, row, columns);
+        }
     }
 }
 
@@ -384,7 +371,7 @@ pub(super) const fn is_narrow<S: Simd>() -> bool {
 /// pages are too short for the processor to do so by itself.
 #[inline(always)]
 fn next_weights<'a, S: Simd, E>(job: &Strip<'a, E>, row: usize, offset: usize) -> &'a [E] {
-    if row > job.rows.start || !is_narrow::<S>() {
+    if row > 0 || !is_narrow::<S>() {
         return &[];
     }
     let depth = (job.panel + 1) * job.left.depth + job.depth.start + job.depth.len() * offset / PANEL;
@@ -394,7 +381,7 @@ fn next_weights<'a, S: Simd, E>(job: &Strip<'a, E>, row: usize, offset: usize) -
 /// Products of `R` rows with two registers of columns over a piece of the depth.
 ///
 /// # Safety
-/// As [`tile`].
+/// As [`strips`].
 #[inline(always)]
 unsafe fn sums<S: Simd, E: Element, const R: usize>(
     s: S,
@@ -429,7 +416,7 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(
 /// apart over `APART` steps, so that no chain of additions is longer than the loads take.
 ///
 /// # Safety
-/// As [`tile`].
+/// As [`strips`].
 #[inline(always)]
 unsafe fn single<S: Simd, E: Element, const C: usize, const APART: usize>(s: S, job: &Strip<E>) {
     let (left, depth) = (job.left, job.depth.clone());
@@ -471,7 +458,7 @@ unsafe fn single<S: Simd, E: Element, const C: usize, const APART: usize>(s: S, 
 /// Adds sums to the output, at the first piece of the depth to the bias and to what the output is to keep.
 ///
 /// # Safety
-/// As [`tile`].
+/// As [`strips`].
 #[inline(always)]
 unsafe fn write<S: Simd, E, const R: usize, const C: usize>(
     s: S,
