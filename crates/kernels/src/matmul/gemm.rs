@@ -1,8 +1,8 @@
 //! The matrix product on packed panels.
 //!
 //! After BLIS (Van Zee and van de Geijn 2015): a tile of the output stays in registers while a panel of
-//! weights, `[depth, 32]`, streams by; the depth is cut so that a panel's piece stays in the first-level
-//! cache for all tiles of rows. A panel is as wide as two AVX-512 registers; narrower registers take it in
+//! weights, `[depth, 32]`, streams by; the depth is cut so that a panel's piece stays in cache
+//! for all tiles of rows. A panel is as wide as two AVX-512 registers; narrower registers take it in
 //! strips of two.
 
 use std::cell::Cell;
@@ -22,8 +22,10 @@ const AHEAD: usize = 64;
 /// Bytes of weights that a single row asks for before it reads them.
 pub(super) const WEIGHTS_AHEAD: usize = 1024;
 
-/// Depth of a panel's piece that stays in cache: 32 KiB.
+/// Depth of a panel's piece that stays in the first-level cache: 32 KiB,
 const DEPTH: usize = 256;
+/// and where registers are narrow, in the second: a tile has half as many columns there, so that reading its sums again for every piece costs more.
+const DEPTH_NARROW: usize = 768;
 
 /// A matrix `[rows, depth]` with any strides, the left factor.
 #[derive(Clone, Copy)]
@@ -259,7 +261,13 @@ pub(crate) unsafe fn product<S: Simd, E: Element>(
     assert!(left.rows == 0 || left.depth == 0 || last < left.data.len(), "left factor");
     assert!(right.panels.len() >= packed_len(left.depth, right.columns), "right factor");
     // Few rows use a piece of a panel only once, so there the weights had better stream straight through.
-    let depth = if left.rows < E::tile_rows::<S>() { left.depth.max(1) } else { DEPTH };
+    let depth = if left.rows < E::tile_rows::<S>() {
+        left.depth.max(1)
+    } else if is_narrow::<S>() {
+        DEPTH_NARROW
+    } else {
+        DEPTH
+    };
     let mut start = 0;
     loop {
         let piece = start..left.depth.min(start + depth);

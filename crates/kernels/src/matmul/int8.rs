@@ -33,8 +33,10 @@ const TILE_ROWS_MAX: usize = 12;
 const SPLIT: usize = 2;
 /// Groups of the depth of which words are summed in integers, at most `2^31 / (4 * 127 * 127 * 128)`.
 const GROUPS_OF_WORDS: usize = 256;
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
+/// Columns of a strip.
+const STRIP: usize = 16;
+/// Bytes of a line of the cache, of which a strip has one for each group of the depth.
+const LINE: usize = STRIP * GROUP;
 /// Steps of the second of them in one of the first.
 const FINER: f32 = 128.0;
 /// Rows that a product may read beyond the last one: all but one of the highest block.
@@ -43,10 +45,10 @@ const ROWS_BEYOND: usize = 31;
 #[cfg(target_arch = "x86_64")]
 const MATRIX_ROWS_MIN: usize = 5;
 
-/// A weight matrix in panels `[columns / 32, depth / 4, 32, 4]`, padded with zeros: columns to multiples of 32, the depth to
-/// multiples of 64.
+/// A weight matrix in strips `[columns / 16, depth / 4, 16, 4]`, padded with zeros: columns to multiples of 32, the depth to
+/// multiples of 64. Whatever the width of registers is, they read whole lines of the cache, one after the other.
 #[derive(Clone, Debug)]
-pub(super) struct Int8Panels {
+pub(super) struct Int8Strips {
     data: Vec<i8>,
     /// Sum of the quantised weights of each column.
     sums: Vec<i32>,
@@ -54,24 +56,23 @@ pub(super) struct Int8Panels {
     scales: Vec<f32>,
 }
 
-impl Int8Panels {
+impl Int8Strips {
     /// Quantises and packs `rows` `[columns, depth]`.
     pub(super) fn new<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, depth: usize) -> Self {
         let columns = rows.len().next_multiple_of(PANEL);
-        let stride = panel_len(depth);
-        let mut panels =
-            Self { data: vec![0; columns / PANEL * stride], sums: vec![0; columns], scales: vec![0.0; columns] };
+        let data = vec![0; columns / STRIP * strip_len(depth)];
+        let mut strips = Self { data, sums: vec![0; columns], scales: vec![0.0; columns] };
         for (column, row) in rows.enumerate() {
             let scale = scale_of(row.iter().fold(0.0, |largest: f32, x| largest.max(x.abs())));
-            let panel = &mut panels.data[column / PANEL * stride..][..stride];
+            let start = column_start(column, depth);
             for (k, &x) in row.iter().enumerate() {
                 let quantised = (x / scale).round_ties_even() as i8;
-                panel[(k / GROUP * PANEL + column % PANEL) * GROUP + k % GROUP] = quantised;
-                panels.sums[column] += i32::from(quantised);
+                strips.data[start + k / GROUP * LINE + k % GROUP] = quantised;
+                strips.sums[column] += i32::from(quantised);
             }
-            panels.scales[column] = scale;
+            strips.scales[column] = scale;
         }
-        panels
+        strips
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -80,15 +81,19 @@ impl Int8Panels {
 
     /// Weight `(column, k)` as it is computed with.
     pub(super) fn at(&self, column: usize, k: usize, depth: usize) -> f32 {
-        let stride = panel_len(depth);
-        let index = column / PANEL * stride + (k / GROUP * PANEL + column % PANEL) * GROUP + k % GROUP;
+        let index = column_start(column, depth) + k / GROUP * LINE + k % GROUP;
         f32::from(self.data[index]) * self.scales[column]
     }
 }
 
-/// Values of one panel.
-fn panel_len(depth: usize) -> usize {
-    depth.next_multiple_of(DEPTH_STEP) * PANEL
+/// Values of one strip.
+fn strip_len(depth: usize) -> usize {
+    depth.next_multiple_of(DEPTH_STEP) * STRIP
+}
+
+/// Where a column begins; its next group is a line further.
+fn column_start(column: usize, depth: usize) -> usize {
+    column / STRIP * strip_len(depth) + column % STRIP * GROUP
 }
 
 /// The scale that maps `largest` to 127; 1 when all values are zero, or not numbers.
@@ -230,7 +235,7 @@ pub(super) struct Int8Product<'a> {
     pub(super) x: &'a QuantisedRows,
     pub(super) rows: usize,
     pub(super) depth: usize,
-    pub(super) weights: &'a Int8Panels,
+    pub(super) weights: &'a Int8Strips,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) columns: usize,
     pub(super) y: &'a SharedRows<'a>,
@@ -249,156 +254,139 @@ impl Op for Int8Product<'_> {
         if self.amx && self.rows >= MATRIX_ROWS_MIN {
             return self.in_tiles(s);
         }
-        if self.rows == 1 && S::WORDS {
-            // A whole panel at a time, so that weights are read in the order in which they lie.
-            return match PANEL / S::LANES {
-                2 => self.single_words::<S, 2>(s),
-                4 => self.single_words::<S, 4>(s),
-                _ => self.single_words::<S, 8>(s),
-            };
-        }
-        if self.rows == 1 {
-            return self.single(s);
-        }
-        for panel in self.panels.clone() {
-            let (mut row, mut tile) = (0, 0);
-            // A tile costs what its rows cost, so the lowest that holds what is left is the best, even if it reaches
-            // beyond the last row.
-            while row < self.rows {
-                let left = self.rows - row;
-                let height = even_height(left, S::TILE_ROWS_DOT);
-                let next = self.next_weights(panel, tile);
-                tile += 1;
-                row += if left == 1 {
-                    self.strips::<S, 1>(s, row, panel, next);
-                    1
-                } else if height <= 4 || S::TILE_ROWS_DOT < 6 {
-                    self.strips::<S, 4>(s, row, panel, next);
-                    4
-                } else if height <= 6 || S::TILE_ROWS_DOT < TILE_ROWS_MAX {
-                    self.strips::<S, 6>(s, row, panel, next);
-                    6
-                } else if height <= 8 {
-                    self.strips::<S, 8>(s, row, panel, next);
-                    8
-                } else if height <= 10 {
-                    self.strips::<S, 10>(s, row, panel, next);
-                    10
-                } else {
-                    self.strips::<S, TILE_ROWS_MAX>(s, row, panel, next);
-                    TILE_ROWS_MAX
-                };
+        let columns = self.panels.start * PANEL..self.columns.min(self.panels.end * PANEL);
+        for first in columns.step_by(2 * S::LANES) {
+            match (self.rows, S::WORDS) {
+                (1, true) => self.single_words(s, first),
+                (1, false) => self.single(s, first),
+                _ => self.tiles(s, first),
             }
         }
     }
 }
 
 impl Int8Product<'_> {
+    /// All rows, with two registers of columns, from `first` on.
     #[inline(always)]
-    fn strips<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize, next: &[i8]) {
-        for offset in (0..PANEL).step_by(2 * S::LANES) {
-            let first = panel * PANEL + offset;
-            if first < self.columns {
-                for row in row..self.rows.min(row + R) {
-                    self.y.prefetch(row, first);
-                    self.y.prefetch(row, first + S::LANES);
-                }
-                let sums = self.sums::<S, R>(s, row, (panel, offset), next);
-                self.write::<S, R>(s, sums, row, first);
-            }
+    fn tiles<S: Simd>(&self, s: S, first: usize) {
+        let (mut row, mut number) = (0, 0);
+        // A tile costs what its rows cost, so the lowest that holds what is left is the best, even if it reaches beyond the last row.
+        while row < self.rows {
+            let left = self.rows - row;
+            let height = even_height(left, S::TILE_ROWS_DOT);
+            let next = self.next_weights::<S>(first, number);
+            number += 1;
+            row += if left == 1 {
+                self.tile::<S, 1>(s, row, first, next);
+                1
+            } else if height <= 4 || S::TILE_ROWS_DOT < 6 {
+                self.tile::<S, 4>(s, row, first, next);
+                4
+            } else if height <= 6 || S::TILE_ROWS_DOT < TILE_ROWS_MAX {
+                self.tile::<S, 6>(s, row, first, next);
+                6
+            } else if height <= 8 {
+                self.tile::<S, 8>(s, row, first, next);
+                8
+            } else if height <= 10 {
+                self.tile::<S, 10>(s, row, first, next);
+                10
+            } else {
+                self.tile::<S, TILE_ROWS_MAX>(s, row, first, next);
+                TILE_ROWS_MAX
+            };
         }
     }
 
-    /// The part of the panel after `panel` that tile number `tile` of this one asks for, a line for each group of the depth.
     #[inline(always)]
-    fn next_weights(&self, panel: usize, tile: usize) -> &[i8] {
-        let first = (panel + 1) * panel_len(self.depth) + tile * self.depth.div_ceil(GROUP) * LINE;
-        self.weights.data.get(first..).unwrap_or_default()
+    fn tile<S: Simd, const R: usize>(&self, s: S, row: usize, first: usize, next: &[i8]) {
+        for row in row..self.rows.min(row + R) {
+            self.y.prefetch(row, first);
+            self.y.prefetch(row, first + S::LANES);
+        }
+        let sums = self.sums::<S, R>(s, row, first, next);
+        self.write::<S, R>(s, sums, row, first);
+    }
+
+    /// What tile number `number` of the columns from `first` on asks for, a line for each group of the depth: the first ones ask for the columns after
+    /// those.
+    #[inline(always)]
+    fn next_weights<S: Simd>(&self, first: usize, number: usize) -> &[i8] {
+        let start = column_start(first + 2 * S::LANES, self.depth) + number * strip_len(self.depth);
+        self.weights.data.get(start..).unwrap_or_default()
     }
 
     /// The product of a single row, which is two quantised ones.
     #[inline(always)]
-    fn single<S: Simd>(&self, s: S) {
+    fn single<S: Simd>(&self, s: S, first: usize) {
         let finer = s.splat(FINER.recip());
-        for panel in self.panels.clone() {
-            for offset in (0..PANEL).step_by(2 * S::LANES) {
-                let first = panel * PANEL + offset;
-                if first >= self.columns {
-                    break;
+        let [coarse, fine] = self.sums::<S, SPLIT>(s, 0, first, &[]);
+        for (half, (coarse, fine)) in coarse.into_iter().zip(fine).enumerate() {
+            let first = first + half * S::LANES;
+            if first >= self.columns {
+                break;
+            }
+            let epilogue = self.epilogue(s, first);
+            let coarse = s.unbiased(coarse, epilogue.sums);
+            let sum = s.fma(s.unbiased(fine, epilogue.sums), finer, coarse);
+            self.write_row(s, sum, 0, &epilogue);
+        }
+    }
+
+    /// The product of a single row of words.
+    #[inline(always)]
+    fn single_words<S: Simd>(&self, s: S, first: usize) {
+        let (groups, finer) = (self.depth.div_ceil(GROUP), s.splat(FINER.recip()));
+        let x = &self.x.data[..groups * GROUP * SPLIT];
+        let [low, high] = self.lines::<S>(first);
+        let mut all = [s.zero(); 2];
+        for piece in (0..groups).step_by(GROUPS_OF_WORDS) {
+            let mut sums = [[s.splat_i32(0); 2]; 2];
+            for k in piece..groups.min(piece + GROUPS_OF_WORDS) {
+                if is_narrow::<S>() {
+                    prefetch(&self.weights.data, column_start(first, self.depth) + k * LINE + WEIGHTS_AHEAD);
                 }
-                let [coarse, fine] = self.sums::<S, SPLIT>(s, 0, (panel, offset), &[]);
-                for (half, (coarse, fine)) in coarse.into_iter().zip(fine).enumerate() {
-                    let first = first + half * S::LANES;
-                    if first >= self.columns {
-                        break;
-                    }
-                    let epilogue = self.epilogue(s, first);
-                    let coarse = s.unbiased(coarse, epilogue.sums);
-                    let sum = s.fma(s.unbiased(fine, epilogue.sums), finer, coarse);
-                    self.write_row(s, sum, 0, &epilogue);
-                }
+                let x = &x[k * GROUP * SPLIT..][..GROUP * SPLIT];
+                sums[0] = s.dot4_words(sums[0], x, &low.0[k][low.1..]);
+                sums[1] = s.dot4_words(sums[1], x, &high.0[k][high.1..]);
+            }
+            for (all, sums) in all.iter_mut().zip(sums) {
+                *all = s.fma(s.unbiased(s.total(sums), s.splat_i32(0)), finer, *all);
+            }
+        }
+        for (half, sum) in all.into_iter().enumerate() {
+            let first = first + half * S::LANES;
+            if first < self.columns {
+                self.write_row(s, sum, 0, &self.epilogue(s, first));
             }
         }
     }
 
-    /// The product of a single row of words, `C` registers of columns, a panel, at a time.
+    /// The lines of two registers of columns, from `first` on, and where in each line a register begins.
     #[inline(always)]
-    fn single_words<S: Simd, const C: usize>(&self, s: S) {
-        let (groups, finer) = (self.depth.div_ceil(GROUP), s.splat(FINER.recip()));
-        let x = &self.x.data[..groups * GROUP * SPLIT];
-        for panel in self.panels.clone() {
-            let start = panel * panel_len(self.depth);
-            let weights = &self.weights.data[start..][..groups * GROUP * PANEL];
-            let mut all = [s.zero(); C];
-            for first in (0..groups).step_by(GROUPS_OF_WORDS) {
-                let mut sums = [[s.splat_i32(0); 2]; C];
-                for k in first..groups.min(first + GROUPS_OF_WORDS) {
-                    if is_narrow::<S>() {
-                        prefetch(&self.weights.data, start + k * GROUP * PANEL + WEIGHTS_AHEAD);
-                        prefetch(&self.weights.data, start + k * GROUP * PANEL + WEIGHTS_AHEAD + LINE);
-                    }
-                    let (x, weights) =
-                        (&x[k * GROUP * SPLIT..][..GROUP * SPLIT], &weights[k * GROUP * PANEL..][..GROUP * PANEL]);
-                    for (c, sums) in sums.iter_mut().enumerate() {
-                        *sums = s.dot4_words(*sums, x, &weights[c * S::LANES * GROUP..]);
-                    }
-                }
-                for (all, sums) in all.iter_mut().zip(sums) {
-                    *all = s.fma(s.unbiased(s.total(sums), s.splat_i32(0)), finer, *all);
-                }
-            }
-            for (c, sum) in all.into_iter().enumerate() {
-                let first = panel * PANEL + c * S::LANES;
-                if first < self.columns {
-                    self.write_row(s, sum, 0, &self.epilogue(s, first));
-                }
-            }
-        }
+    fn lines<S: Simd>(&self, first: usize) -> [(&[[i8; LINE]], usize); 2] {
+        [first, first + S::LANES].map(|column| {
+            let strip = &self.weights.data[column / STRIP * strip_len(self.depth)..];
+            (strip[..self.depth.div_ceil(GROUP) * LINE].as_chunks().0, column % STRIP * GROUP)
+        })
     }
 
     /// Integer products of `R` rows with two registers of columns.
     #[inline(always)]
-    fn sums<S: Simd, const R: usize>(
-        &self,
-        s: S,
-        row: usize,
-        (panel, offset): (usize, usize),
-        next: &[i8],
-    ) -> [[S::I; 2]; R] {
+    fn sums<S: Simd, const R: usize>(&self, s: S, row: usize, first: usize, next: &[i8]) -> [[S::I; 2]; R] {
         let groups = self.depth.div_ceil(GROUP);
-        let panel = &self.weights.data[panel * panel_len(self.depth)..][..groups * GROUP * PANEL];
         // No closures here: one that is not inlined lacks the instruction set, and its loads become calls.
         let mut rows: [&[u8]; R] = [&[]; R];
         for (r, x) in rows.iter_mut().enumerate() {
             *x = &self.x.row(row + r)[..groups * GROUP];
         }
+        let [low, high] = self.lines::<S>(first);
         let mut sums = [[s.splat_i32(0); 2]; R];
-        for (k, weights) in panel.chunks_exact(GROUP * PANEL).enumerate() {
+        for (k, (low_line, high_line)) in low.0.iter().zip(high.0).enumerate() {
             if R > 4 {
                 prefetch(next, k * LINE);
             }
-            let second = &weights[(offset + S::LANES) * GROUP..];
-            let weights = [s.load_bytes(&weights[offset * GROUP..]), s.load_bytes(second)];
+            let weights = [s.load_bytes(&low_line[low.1..]), s.load_bytes(&high_line[high.1..])];
             for (sums, x) in sums.iter_mut().zip(&rows) {
                 // Safety: `k` counts the groups, and each row has four bytes for every one.
                 let x = s.splat_i32(i32::from_le_bytes(unsafe { x.as_ptr().cast::<[u8; GROUP]>().add(k).read() }));
@@ -416,14 +404,14 @@ impl Int8Product<'_> {
         let tiles = unsafe { Tiles::new() };
         let steps = self.depth.div_ceil(DEPTH_STEP);
         let mut sums = Sums([[0; BLOCK]; BLOCK]);
-        let len = panel_len(self.depth);
+        let len = strip_len(self.depth);
         for panel in self.panels.clone() {
-            let weights = &self.weights.data[panel * len..][..len];
+            let weights = [0, 1].map(|strip| self.weights.data[(2 * panel + strip) * len..][..len].as_ptr());
             for row in (0..self.rows).step_by(BLOCK) {
                 let rows = BLOCK.min(self.rows - row);
                 let x = &self.x.data[row * self.x.stride..][..rows.next_multiple_of(TILE) * self.x.stride];
-                let (x, weights) = ((x.as_ptr(), self.x.stride), weights.as_ptr());
-                // Safety: both slices are as long as a block asks for.
+                let x = (x.as_ptr(), self.x.stride);
+                // Safety: the slices are as long as a block asks for.
                 unsafe {
                     if rows <= TILE {
                         tiles.product::<true>(x, weights, steps, &mut sums);

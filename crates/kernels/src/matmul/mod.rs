@@ -21,7 +21,7 @@ use crate::{Isa, KernelError, Kernels, Rows, RowsMut, Threads};
 pub(crate) use bf16::Pair;
 use bf16::RoundedRows;
 use gemm::{Element, Left, Output, PANEL, Right};
-use int8::{Int8Panels, Int8Product, QuantisedRows};
+use int8::{Int8Product, Int8Strips, QuantisedRows};
 
 pub use factors::{Factor, multiply_bf16, multiply_f32};
 pub use gemm::Write;
@@ -69,8 +69,8 @@ impl FromStr for Format {
     }
 }
 
-/// A weight matrix `[n_out, n_in]` in the order in which the kernels read it: panels of 32 outputs, each
-/// `[n_in, 32]`, where several inputs may share an element. The layout is the same for every instruction set.
+/// A weight matrix `[n_out, n_in]` in the order in which the kernels read it: panels of 32 outputs, each `[n_in, 32]` (in 8 bits two strips
+/// `[n_in, 16]`), where several inputs may share an element. The layout is the same for every instruction set.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     panels: Panels,
@@ -85,7 +85,7 @@ enum Panels {
     F32(Vec<f32>),
     /// `[n_in / 2, 32]` per panel.
     Bf16(Vec<Pair>),
-    Int8(Int8Panels),
+    Int8(Int8Strips),
 }
 
 impl PackedMatrix {
@@ -105,7 +105,7 @@ impl PackedMatrix {
         let panels = match format {
             Format::F32 => Panels::F32(packed(weight, (n_out, n_in))),
             Format::Bf16 => Panels::Bf16(packed(weight, (n_out, n_in))),
-            Format::Int8 => Panels::Int8(Int8Panels::new(rows, n_in)),
+            Format::Int8 => Panels::Int8(Int8Strips::new(rows, n_in)),
         };
         Ok(Self { panels, bias: bias.map(<[f32]>::to_vec), activation: None, n_out, n_in })
     }

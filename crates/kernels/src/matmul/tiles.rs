@@ -82,13 +82,13 @@ impl Tiles {
     /// `HALF`; the other sums are left as they are.
     ///
     /// # Safety
-    /// `x` must be readable for 32 (16) rows of `steps * 64` unsigned bytes, `stride` apart, and `w` for `steps * 2048` signed bytes
-    /// `[steps * 16, 32, 4]`.
+    /// `x` must be readable for 32 (16) rows of `steps * 64` unsigned bytes, `stride` apart, and each of `low` and `high`, 16 columns, for
+    /// `steps * 1024` signed bytes `[steps * 16, 16, 4]`.
     #[inline(always)]
     pub(super) unsafe fn product<const HALF: bool>(
         &self,
         (x, stride): (*const u8, usize),
-        w: *const i8,
+        [low, high]: [*const i8; 2],
         steps: usize,
         sums: &mut Sums,
     ) {
@@ -96,7 +96,9 @@ impl Tiles {
             sums.0 = [[0; BLOCK]; BLOCK];
             return;
         }
-        const SUMS_STRIDE: usize = BLOCK * size_of::<i32>();
+        /// Bytes of a row of a tile; one of a block of sums is twice as long.
+        const W_STRIDE: usize = TILE_DEPTH;
+        const { assert!(BLOCK * size_of::<i32>() == 2 * W_STRIDE) };
         let sums = sums.0.as_mut_ptr();
         if HALF {
             // Safety: `x` and `w` by the caller's promise; 16 rows of `sums` are written; the tiles were configured by `new`.
@@ -105,14 +107,14 @@ impl Tiles {
                     "tilezero tmm0", "tilezero tmm1",
                     "2:",
                     "tileloadd tmm4, [{x} + {stride}]",
-                    "tileloadd tmm6, [{w} + {w_stride}]",
-                    "tileloadd tmm7, [{w} + {w_stride} + 64]",
+                    "tileloadd tmm6, [{low} + {w_stride}]",
+                    "tileloadd tmm7, [{high} + {w_stride}]",
                     "tdpbusd tmm0, tmm4, tmm6", "tdpbusd tmm1, tmm4, tmm7",
-                    "add {x}, 64", "add {w}, 2048", "dec {steps}", "jnz 2b",
-                    "tilestored [{sums} + {w_stride}], tmm0",
-                    "tilestored [{sums} + {w_stride} + 64], tmm1",
-                    x = inout(reg) x => _, w = inout(reg) w => _, steps = inout(reg) steps => _,
-                    stride = in(reg) stride, w_stride = in(reg) SUMS_STRIDE, sums = in(reg) sums,
+                    "add {x}, 64", "add {low}, 1024", "add {high}, 1024", "dec {steps}", "jnz 2b",
+                    "tilestored [{sums} + 2 * {w_stride}], tmm0",
+                    "tilestored [{sums} + 2 * {w_stride} + 64], tmm1",
+                    x = inout(reg) x => _, low = inout(reg) low => _, high = inout(reg) high => _, steps = inout(reg) steps => _,
+                    stride = in(reg) stride, w_stride = in(reg) W_STRIDE, sums = in(reg) sums,
                     out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
                 );
@@ -126,16 +128,17 @@ impl Tiles {
                 "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
                 "2:",
                 "tileloadd tmm4, [{x} + {stride}]",
-                "tileloadd tmm6, [{w} + {w_stride}]",
-                "tileloadd tmm7, [{w} + {w_stride} + 64]",
+                "tileloadd tmm6, [{low} + {w_stride}]",
+                "tileloadd tmm7, [{high} + {w_stride}]",
                 "tdpbusd tmm0, tmm4, tmm6",
                 "tileloadd tmm5, [{lower} + {stride}]",
                 "tdpbusd tmm1, tmm4, tmm7", "tdpbusd tmm2, tmm5, tmm6", "tdpbusd tmm3, tmm5, tmm7",
-                "add {x}, 64", "add {lower}, 64", "add {w}, 2048", "dec {steps}", "jnz 2b",
-                "tilestored [{sums} + {w_stride}], tmm0", "tilestored [{sums} + {w_stride} + 64], tmm1",
-                "tilestored [{lower_sums} + {w_stride}], tmm2", "tilestored [{lower_sums} + {w_stride} + 64], tmm3",
-                x = inout(reg) x => _, lower = inout(reg) lower => _, w = inout(reg) w => _, steps = inout(reg) steps => _,
-                stride = in(reg) stride, w_stride = in(reg) SUMS_STRIDE, sums = in(reg) sums, lower_sums = in(reg) lower_sums,
+                "add {x}, 64", "add {lower}, 64", "add {low}, 1024", "add {high}, 1024", "dec {steps}", "jnz 2b",
+                "tilestored [{sums} + 2 * {w_stride}], tmm0", "tilestored [{sums} + 2 * {w_stride} + 64], tmm1",
+                "tilestored [{lower_sums} + 2 * {w_stride}], tmm2", "tilestored [{lower_sums} + 2 * {w_stride} + 64], tmm3",
+                x = inout(reg) x => _, lower = inout(reg) lower => _, low = inout(reg) low => _, high = inout(reg) high => _,
+                steps = inout(reg) steps => _, stride = in(reg) stride, w_stride = in(reg) W_STRIDE,
+                sums = in(reg) sums, lower_sums = in(reg) lower_sums,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
