@@ -12,6 +12,10 @@ use crate::{Kernels, Threads};
 
 /// Independent chains of operations, more than the latency of one hides.
 const CHAINS: usize = 12;
+/// Parts of the memory that a thread reads abreast: one alone does not keep as many loads under way as the processor can.
+const STREAMS: usize = 4;
+/// Chains of additions of each.
+const APART: usize = 2;
 /// Rows that share what they are multiplied with in 8 bits.
 const ROWS: usize = 4;
 /// Operations of a chain between two looks at the clock: so many that Linux has time to give each thread a core of its own.
@@ -226,14 +230,18 @@ impl Op for Sum<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
-        const APART: usize = 8;
-        let mut sums = [s.zero(); APART];
-        for block in self.values.chunks_exact(APART * S::LANES) {
-            for (sum, values) in sums.iter_mut().zip(block.chunks_exact(S::LANES)) {
-                *sum = s.add(*sum, s.load(values));
+        let block = APART * S::LANES;
+        let part = self.values.len() / (STREAMS * block) * block;
+        let mut sums = [[s.zero(); APART]; STREAMS];
+        for first in (0..part).step_by(block) {
+            for (stream, sums) in sums.iter_mut().enumerate() {
+                let values = &self.values[stream * part + first..][..block];
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = s.add(*sum, s.load(&values[i * S::LANES..]));
+                }
             }
         }
-        sums.into_iter().fold(0.0, |total, sum| total + s.reduce_sum(sum))
+        sums.into_iter().flatten().fold(0.0, |total, sum| total + s.reduce_sum(sum))
     }
 }
 

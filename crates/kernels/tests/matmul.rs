@@ -7,7 +7,7 @@ use robomamba_kernels::activation::Activation;
 use robomamba_kernels::matmul::{
     ConvertedRows, Factor, Format, PackedMatrix, Write, multiply_bf16, multiply_f32, reference,
 };
-use robomamba_kernels::{KernelError, Kernels, Rows, RowsMut};
+use robomamba_kernels::{KernelError, Kernels, Rows, RowsMut, Threads};
 
 #[test]
 fn every_isa_agrees_with_the_reference() {
@@ -99,6 +99,31 @@ fn what_a_row_becomes_does_not_depend_on_the_rows_beside_it() {
                 let (first, second) = x.split_at(cut * n_in);
                 let parts = [product(first), product(second)].concat();
                 assert!(whole == parts, "{format:?} on {kernels:?}, cut after {cut} rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_single_row_does_not_depend_on_the_threads() {
+    // Pieces of even and odd numbers of panels, and a broken one.
+    let (n_out, n_in) = (1990, 333);
+    let mut random = Random(9);
+    let (weight, x) = (random.vec(n_out * n_in, -1.0, 1.0), random.vec(n_in, -1.0, 1.0));
+    for format in Format::ALL {
+        let matrix = PackedMatrix::new(format, (n_out, n_in), &weight, None).unwrap();
+        for kernels in all_kernels() {
+            let with = |threads: usize| {
+                let mut y = vec![0.0; n_out];
+                let (x, out) = (Rows::new(&x, n_in), RowsMut::new(&mut y, n_out));
+                let kernels = kernels.with_threads(Threads::Rayon);
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| matrix.apply(kernels, 1, x, out, &mut ConvertedRows::default()).unwrap());
+                y
+            };
+            let alone = with(1);
+            for threads in [2, 3, 7] {
+                assert!(with(threads) == alone, "{format:?} on {kernels:?}, {threads} threads");
             }
         }
     }

@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use super::{AttentionGrads, AttentionInput, AttentionScratch, AttentionShape};
 use crate::matmul::Pair;
-use crate::matmul::gemm::{self, Element, Left, Output, Right, Write, even_height, grow, packed_len};
+use crate::matmul::gemm::{self, Element, Left, Output, Right, Write, even_height, packed_len};
+use crate::matmul::pack::{Pack, grow};
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd, prefetch};
 use crate::softmax::rows::{exponentials, multiply as multiply_row, softmax, softmax_backward};
@@ -23,7 +24,7 @@ const LINE: usize = 16;
 const QUERIES_UNPACKED: usize = 2;
 
 /// Elements of the products of attention.
-pub(super) trait Factor: Element {
+pub(super) trait Factor: Pack {
     /// Memory for scores and for factors.
     fn memory(scratch: &mut AttentionScratch) -> (&mut Vec<f32>, &mut Vec<Self>);
 }

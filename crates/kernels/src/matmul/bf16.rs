@@ -7,7 +7,8 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
-use super::gemm::{Element, Left, PANEL, column_stride, grow};
+use super::gemm::{Element, Left, PANEL};
+use super::pack::{Pack, column_stride, grow};
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{MAX_LANES, Op, Simd};
 use crate::{Kernels, Rows, RowsMut, Threads};
@@ -29,6 +30,28 @@ impl Element for Pair {
         kernels.run_bf16(op)
     }
 
+    #[inline(always)]
+    fn tile_rows<S: Simd>() -> usize {
+        S::TILE_ROWS_DOT
+    }
+
+    #[inline(always)]
+    fn splat<S: Simd>(s: S, x: Self) -> S::I {
+        s.splat_i32(x)
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, src: &[Self]) -> S::I {
+        s.load_i32(src)
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(s: S, a: S::I, b: S::I, acc: S::V) -> S::V {
+        s.dot2(acc, a, b)
+    }
+}
+
+impl Pack for Pair {
     fn rooms() -> &'static LocalKey<Cell<[Vec<Self>; 2]>> {
         thread_local! {
             static ROOMS: Cell<[Vec<Pair>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
@@ -81,26 +104,6 @@ impl Element for Pair {
 
     fn words(elements: &mut [Self]) -> &mut [i32] {
         elements
-    }
-
-    #[inline(always)]
-    fn tile_rows<S: Simd>() -> usize {
-        S::TILE_ROWS_DOT
-    }
-
-    #[inline(always)]
-    fn splat<S: Simd>(s: S, x: Self) -> S::I {
-        s.splat_i32(x)
-    }
-
-    #[inline(always)]
-    fn load<S: Simd>(s: S, src: &[Self]) -> S::I {
-        s.load_i32(src)
-    }
-
-    #[inline(always)]
-    fn multiply_add<S: Simd>(s: S, a: S::I, b: S::I, acc: S::V) -> S::V {
-        s.dot2(acc, a, b)
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::gemm::{self, Element, Left, Output, PANEL, Right, Write, grow, packed_len};
+use super::gemm::{self, Left, Output, PANEL, Right, Write, packed_len};
+use super::pack::{Pack, grow};
 use super::{PARALLEL_MIN, Pair};
 use crate::error::check_len;
 use crate::parallel::{SharedRows, for_each};
@@ -100,7 +101,7 @@ pub fn multiply_bf16(
     multiply::<Pair>(kernels, write, factors, bias, y)
 }
 
-fn multiply<E: Element>(
+fn multiply<E: Pack>(
     kernels: Kernels,
     write: Write,
     [a, b]: [Factor; 2],
@@ -167,7 +168,7 @@ struct Piece<'a, E> {
     rooms: &'a mut [Vec<E>; 2],
 }
 
-impl<E: Element> Op for Piece<'_, E> {
+impl<E: Pack> Op for Piece<'_, E> {
     type Output = ();
 
     #[inline(always)]

@@ -5,22 +5,20 @@
 //! for all tiles of rows. A panel is as wide as two AVX-512 registers; narrower registers take it in
 //! strips of two.
 
-use std::cell::Cell;
 use std::ops::Range;
-use std::thread::LocalKey;
 
 use crate::Kernels;
 use crate::parallel::SharedRows;
-use crate::simd::{MAX_LANES, Op, Simd, prefetch};
+use crate::simd::{Op, Simd, prefetch};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
 
-/// Values of a row that is packed are asked for so long before they are read.
-const AHEAD: usize = 64;
+/// Panels that a single row is multiplied with at a time, at most.
+pub(super) const PANELS_ABREAST: usize = 2;
 
-/// Bytes of weights that a single row asks for before it reads them.
-pub(super) const WEIGHTS_AHEAD: usize = 1024;
+/// Bytes of each stream of weights that are asked for before they are read.
+pub(super) const WEIGHTS_AHEAD: usize = 512;
 
 /// Depth of a panel's piece that stays in the first-level cache: 32 KiB,
 const DEPTH: usize = 256;
@@ -53,39 +51,10 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
 
     /// Runs an operation on such factors.
     fn run<O: Op>(kernels: Kernels, op: O) -> O::Output;
-    /// Memory of this thread for a left and a right factor.
-    fn rooms() -> &'static LocalKey<Cell<[Vec<Self>; 2]>>;
     /// Elements that hold a depth of so many values.
     fn depth(values: usize) -> usize {
         values.div_ceil(Self::VALUES)
     }
-    /// Elements of the room that [`Element::left`] needs.
-    fn left_len(rows: usize, depth: usize) -> usize;
-    /// The left factor `values` `[rows, depth]`, row-major or the transpose of a row-major matrix, in these elements.
-    fn left<'a, S: Simd>(s: S, values: Left<'a>, room: &'a mut [Self]) -> Left<'a, Self>;
-    /// Packs rows `[depth, columns]` as a right factor; columns beyond the last are left as they are, or zero.
-    fn pack<'a, S: Simd>(s: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]);
-    /// Packs the transpose of rows `[columns, depth]`; columns beyond the last are left as they are.
-    #[inline(always)]
-    fn pack_transposed<'a, S: Simd>(s: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]) {
-        let (len, mut rows) = (Self::depth(depth) * PANEL, rows);
-        for first in (0..).step_by(S::LANES) {
-            let (mut columns, mut count) = ([&[] as &[f32]; MAX_LANES], 0);
-            while let Some(row) = (count < S::LANES).then(|| rows.next()).flatten() {
-                columns[count] = row;
-                count += 1;
-            }
-            if count == 0 {
-                break;
-            }
-            pack_columns(s, &columns[..count], first % PANEL, &mut panels[first / PANEL * len..][..len]);
-        }
-    }
-    /// The bits of the elements of a row's next values, a register's lanes of them; where values end, anything.
-    fn round<S: Simd>(s: S, values: &[f32], words: &mut [i32]);
-    /// Elements as their bits.
-    fn words(elements: &mut [Self]) -> &mut [i32];
-
     /// Rows of a tile.
     fn tile_rows<S: Simd>() -> usize;
     fn splat<S: Simd>(s: S, x: Self) -> Self::Register<S>;
@@ -102,61 +71,6 @@ impl Element for f32 {
     #[inline]
     fn run<O: Op>(kernels: Kernels, op: O) -> O::Output {
         kernels.run(op)
-    }
-
-    fn rooms() -> &'static LocalKey<Cell<[Vec<Self>; 2]>> {
-        thread_local! {
-            static ROOMS: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
-        }
-        &ROOMS
-    }
-
-    fn left_len(rows: usize, depth: usize) -> usize {
-        depth * column_stride(rows)
-    }
-
-    #[inline(always)]
-    fn left<'a, S: Simd>(_: S, values: Left<'a>, room: &'a mut [Self]) -> Left<'a> {
-        let Left { data, rows, depth, depth_stride, .. } = values;
-        if depth_stride == 1 {
-            return values;
-        }
-        // Rows of what it is the transpose of may lie many pages apart.
-        let stride = column_stride(rows);
-        for (k, column) in room.chunks_exact_mut(stride).take(depth).enumerate() {
-            column[..rows].copy_from_slice(&data[k * depth_stride..][..rows]);
-        }
-        Left { data: room, rows, depth, row_stride: 1, depth_stride: stride }
-    }
-
-    #[inline(always)]
-    fn pack<'a, S: Simd>(_: S, rows: impl Iterator<Item = &'a [f32]>, depth: usize, panels: &mut [Self]) {
-        for (k, row) in rows.enumerate() {
-            let (whole, rest) = row.as_chunks::<PANEL>();
-            for (panel, values) in whole.iter().enumerate() {
-                panels[(panel * depth + k) * PANEL..][..PANEL].copy_from_slice(values);
-            }
-            if !rest.is_empty() {
-                panels[(whole.len() * depth + k) * PANEL..][..rest.len()].copy_from_slice(rest);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn round<S: Simd>(s: S, values: &[f32], words: &mut [i32]) {
-        // Safety: both types have 32 bits, and each of them is a value of both.
-        let bits = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<i32>(), values.len()) };
-        if bits.len() >= S::LANES {
-            s.store_i32(s.load_i32(bits), words);
-        } else {
-            words[..bits.len()].copy_from_slice(bits);
-        }
-    }
-
-    #[inline(always)]
-    fn words(elements: &mut [f32]) -> &mut [i32] {
-        // Safety: both types have 32 bits, and each of them is a value of both.
-        unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast::<i32>(), elements.len()) }
     }
 
     #[inline(always)]
@@ -180,44 +94,9 @@ impl Element for f32 {
     }
 }
 
-/// Makes room for `len` elements.
-pub(crate) fn grow<E: Copy + Default>(memory: &mut Vec<E>, len: usize) {
-    if memory.len() < len {
-        memory.resize(len, E::default());
-    }
-}
-
 /// Values of packed panels.
 pub(crate) fn packed_len(depth: usize, columns: usize) -> usize {
     columns.div_ceil(PANEL) * PANEL * depth
-}
-
-/// Elements from one step of the depth to the next where a transposed left factor was copied: an odd number of lines of the cache, so that steps do
-/// not displace each other.
-pub(crate) fn column_stride(rows: usize) -> usize {
-    (rows.div_ceil(MAX_LANES) | 1) * MAX_LANES
-}
-
-/// Packs rows of the transpose of a right factor, a register's lanes of them at most, which become the columns of a panel from `first` on.
-#[inline(always)]
-fn pack_columns<S: Simd, E: Element>(s: S, rows: &[&[f32]], first: usize, panel: &mut [E]) {
-    let mut block = [0; MAX_LANES * MAX_LANES];
-    for (i, panel) in panel.chunks_mut(S::LANES * PANEL).enumerate() {
-        for (row, words) in rows.iter().zip(block.chunks_exact_mut(S::LANES)) {
-            let first = i * S::LANES * E::VALUES;
-            prefetch(row, first + AHEAD);
-            E::round(s, &row[row.len().min(first)..], words);
-        }
-        s.transpose(&mut block[..S::LANES * S::LANES]);
-        for (panel, words) in panel.chunks_exact_mut(PANEL).zip(block.chunks_exact(S::LANES)) {
-            let columns = E::words(&mut panel[first..]);
-            if rows.len() == S::LANES {
-                s.store_i32(s.load_i32(words), columns);
-            } else {
-                columns[..rows.len()].copy_from_slice(&words[..rows.len()]);
-            }
-        }
-    }
 }
 
 /// What a product does with the earlier contents of its output.
@@ -271,10 +150,17 @@ pub(crate) unsafe fn product<S: Simd, E: Element>(
     let mut start = 0;
     loop {
         let piece = start..left.depth.min(start + depth);
-        for panel in panels.clone() {
-            let job = Strip { left, right, bias, output, depth: piece.clone(), panel };
+        let mut job = Strip { left, right, bias, output, depth: piece.clone(), panel: panels.start };
+        while job.panel < panels.end {
             // Safety: the bounds were checked above; the rest is the caller's promise.
-            unsafe { panel_product(s, &job) };
+            job.panel += unsafe {
+                if left.rows == 1 {
+                    single_row(s, &job, panels.end - job.panel)
+                } else {
+                    panel_product(s, &job);
+                    1
+                }
+            };
         }
         start = piece.end;
         if start == left.depth {
@@ -304,16 +190,6 @@ struct Strip<'a, E> {
 /// Factors hold what their shapes say, and the output's columns are not used elsewhere.
 #[inline(always)]
 unsafe fn panel_product<S: Simd, E: Element>(s: S, job: &Strip<E>) {
-    if job.left.rows == 1 {
-        // Safety: the caller's promise.
-        return unsafe {
-            match PANEL / S::LANES {
-                2 => single::<S, E, 2, 4>(s, job),
-                4 => single::<S, E, 4, 2>(s, job),
-                _ => single::<S, E, 8, 1>(s, job),
-            }
-        };
-    }
     let mut row = 0;
     while row < job.left.rows {
         let height = even_height(job.left.rows - row, E::tile_rows::<S>());
@@ -420,30 +296,55 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(
     sums
 }
 
-/// The product of a single row with a panel, all `C` registers of it at a time, so that weights are read in the order in which they lie. Sums are kept
-/// apart over `APART` steps, so that no chain of additions is longer than the loads take.
+/// The product of a single row with the next of `panels`; returns with how many. [`PANELS_ABREAST`] are taken at a time, since a processor follows two
+/// streams of memory faster than one, unless there are too few registers. How a column is summed does not depend on that.
 ///
 /// # Safety
 /// As [`strips`].
 #[inline(always)]
-unsafe fn single<S: Simd, E: Element, const C: usize, const APART: usize>(s: S, job: &Strip<E>) {
-    let (left, depth) = (job.left, job.depth.clone());
-    let mut apart = [[s.zero(); C]; APART];
-    // Safety: k < left.depth, and a panel has 32 values for each k.
+unsafe fn single_row<S: Simd, E: Element>(s: S, job: &Strip<E>, panels: usize) -> usize {
+    // Safety: the caller's promise.
     unsafe {
-        let (x, panel) = (left.data.as_ptr(), job.right.panels.as_ptr().add(job.panel * PANEL * left.depth));
+        match (PANEL / S::LANES, panels) {
+            (2, PANELS_ABREAST..) => single::<S, E, 2, PANELS_ABREAST, 4>(s, job),
+            (2, _) => single::<S, E, 2, 1, 4>(s, job),
+            (4, PANELS_ABREAST..) => single::<S, E, 4, PANELS_ABREAST, 1>(s, job),
+            (4, _) => single::<S, E, 4, 1, 1>(s, job),
+            _ => single::<S, E, 8, 1, 1>(s, job),
+        }
+    }
+}
+
+/// The product of a single row with `P` panels abreast, all `C` registers of each at a time, so that weights are read in the order in which they lie. Sums
+/// are kept apart over `APART` steps, so that no chain of additions is longer than the loads take. Returns `P`.
+///
+/// # Safety
+/// As [`strips`], for `P` panels.
+#[inline(always)]
+unsafe fn single<S: Simd, E: Element, const C: usize, const P: usize, const APART: usize>(
+    s: S,
+    job: &Strip<E>,
+) -> usize {
+    let (left, depth) = (job.left, job.depth.clone());
+    let len = PANEL * left.depth;
+    let mut apart = [[[s.zero(); C]; P]; APART];
+    // Safety: k < left.depth, and each of the panels has 32 values for each k.
+    unsafe {
+        let (x, panels) = (left.data.as_ptr(), job.right.panels.as_ptr().add(job.panel * len));
         for k in depth.step_by(APART) {
             for (i, sums) in apart.iter_mut().enumerate().take(job.depth.end - k) {
                 let x = E::splat(s, *x.add((k + i) * left.depth_stride));
-                if is_narrow::<S>() {
-                    let next = (job.panel * left.depth + k + i) * PANEL + WEIGHTS_AHEAD / size_of::<E>();
-                    prefetch(job.right.panels, next);
-                    prefetch(job.right.panels, next + PANEL / 2);
-                }
-                for (c, sum) in sums.iter_mut().enumerate() {
-                    let values = panel.add((k + i) * PANEL + c * S::LANES);
-                    let values = E::load(s, std::slice::from_raw_parts(values, S::LANES));
-                    *sum = E::multiply_add(s, x, values, *sum);
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let row = p * len + (k + i) * PANEL;
+                    if asks_ahead::<S, E>() {
+                        let next = job.panel * len + row + WEIGHTS_AHEAD / size_of::<E>();
+                        prefetch(job.right.panels, next);
+                        prefetch(job.right.panels, next + PANEL / 2);
+                    }
+                    for (c, sum) in sums.iter_mut().enumerate() {
+                        let values = std::slice::from_raw_parts(panels.add(row + c * S::LANES), S::LANES);
+                        *sum = E::multiply_add(s, x, E::load(s, values), *sum);
+                    }
                 }
             }
         }
@@ -453,14 +354,26 @@ unsafe fn single<S: Simd, E: Element, const C: usize, const APART: usize>(s: S, 
         count /= 2;
         for i in 0..count {
             let (left, right) = (apart[2 * i], apart[2 * i + 1]);
-            for ((sum, left), right) in apart[i].iter_mut().zip(left).zip(right) {
-                *sum = s.add(left, right);
+            for ((sums, left), right) in apart[i].iter_mut().zip(left).zip(right) {
+                for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
+                    *sum = s.add(left, right);
+                }
             }
         }
     }
-    let first = job.panel * PANEL;
-    // Safety: the caller's promise.
-    unsafe { write::<S, E, 1, C>(s, job, [apart[0]], 0, first..(first + PANEL).min(job.right.columns)) }
+    for (p, sums) in apart[0].into_iter().enumerate() {
+        let first = (job.panel + p) * PANEL;
+        // Safety: the caller's promise.
+        unsafe { write::<S, E, 1, C>(s, job, [sums], 0, first..(first + PANEL).min(job.right.columns)) }
+    }
+    P
+}
+
+/// Whether single rows ask for weights before they read them. Two values to an element take so long to multiply that too few loads are under way at a time;
+/// where there is one, to ask has cost more than it gained.
+#[inline(always)]
+const fn asks_ahead<S: Simd, E: Element>() -> bool {
+    is_narrow::<S>() && E::VALUES > 1
 }
 
 /// Adds sums to the output, at the first piece of the depth to the bias and to what the output is to keep.

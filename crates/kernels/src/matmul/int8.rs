@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::gemm::{PANEL, WEIGHTS_AHEAD, even_height, is_narrow};
+use super::gemm::{PANEL, PANELS_ABREAST, WEIGHTS_AHEAD, even_height};
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{BLOCK, Sums, TILE, Tiles};
 use crate::parallel::{SharedRows, for_each};
@@ -35,6 +35,8 @@ const SPLIT: usize = 2;
 const GROUPS_OF_WORDS: usize = 256;
 /// Columns of a strip.
 const STRIP: usize = 16;
+/// Strips of a panel.
+const STRIPS: usize = PANEL / STRIP;
 /// Bytes of a line of the cache, of which a strip has one for each group of the depth.
 const LINE: usize = STRIP * GROUP;
 /// Steps of the second of them in one of the first.
@@ -254,12 +256,21 @@ impl Op for Int8Product<'_> {
         if self.amx && self.rows >= MATRIX_ROWS_MIN {
             return self.in_tiles(s);
         }
+        if self.rows == 1 && S::WORDS {
+            for panel in self.panels.clone().step_by(PANELS_ABREAST) {
+                match self.panels.end - panel {
+                    1 => self.single_words::<S, STRIPS>(s, panel * PANEL),
+                    _ => self.single_words::<S, { PANELS_ABREAST * STRIPS }>(s, panel * PANEL),
+                }
+            }
+            return;
+        }
         let columns = self.panels.start * PANEL..self.columns.min(self.panels.end * PANEL);
         for first in columns.step_by(2 * S::LANES) {
-            match (self.rows, S::WORDS) {
-                (1, true) => self.single_words(s, first),
-                (1, false) => self.single(s, first),
-                _ => self.tiles(s, first),
+            if self.rows == 1 {
+                self.single(s, first);
+            } else {
+                self.tiles(s, first);
             }
         }
     }
@@ -333,28 +344,36 @@ impl Int8Product<'_> {
         }
     }
 
-    /// The product of a single row of words.
+    /// The product of a single row of words with `N` strips abreast, from column `first` on: a processor follows several streams of memory faster than one.
     #[inline(always)]
-    fn single_words<S: Simd>(&self, s: S, first: usize) {
+    fn single_words<S: Simd, const N: usize>(&self, s: S, first: usize) {
         let (groups, finer) = (self.depth.div_ceil(GROUP), s.splat(FINER.recip()));
         let x = &self.x.data[..groups * GROUP * SPLIT];
-        let [low, high] = self.lines::<S>(first);
-        let mut all = [s.zero(); 2];
+        let mut strips: [&[[i8; LINE]]; N] = [&[]; N];
+        for (n, strip) in strips.iter_mut().enumerate() {
+            let start = column_start(first + n * STRIP, self.depth);
+            *strip = &self.weights.data[start..start + groups * LINE].as_chunks().0[..groups];
+        }
+        let mut all = [[s.zero(); 2]; N];
         for piece in (0..groups).step_by(GROUPS_OF_WORDS) {
-            let mut sums = [[s.splat_i32(0); 2]; 2];
+            let mut sums = [[s.splat_i32(0); 2]; N];
             for k in piece..groups.min(piece + GROUPS_OF_WORDS) {
-                if is_narrow::<S>() {
-                    prefetch(&self.weights.data, column_start(first, self.depth) + k * LINE + WEIGHTS_AHEAD);
-                }
                 let x = &x[k * GROUP * SPLIT..][..GROUP * SPLIT];
-                sums[0] = s.dot4_words(sums[0], x, &low.0[k][low.1..]);
-                sums[1] = s.dot4_words(sums[1], x, &high.0[k][high.1..]);
+                for (sums, strip) in sums.iter_mut().zip(&strips) {
+                    // Beyond the strip is mostly the next one, whose turn comes later.
+                    prefetch(strip, k + WEIGHTS_AHEAD / LINE);
+                    // Safety: `k` counts the groups, and a strip has a line for each.
+                    let (low, high) = unsafe { strip.get_unchecked(k) }.split_at(LINE / 2);
+                    *sums = [s.dot4_words(sums[0], x, low), s.dot4_words(sums[1], x, high)];
+                }
             }
             for (all, sums) in all.iter_mut().zip(sums) {
-                *all = s.fma(s.unbiased(s.total(sums), s.splat_i32(0)), finer, *all);
+                for (all, sum) in all.iter_mut().zip(sums) {
+                    *all = s.fma(s.unbiased(sum, s.splat_i32(0)), finer, *all);
+                }
             }
         }
-        for (half, sum) in all.into_iter().enumerate() {
+        for (half, sum) in all.into_iter().flatten().enumerate() {
             let first = first + half * S::LANES;
             if first < self.columns {
                 self.write_row(s, sum, 0, &self.epilogue(s, first));

@@ -5,6 +5,7 @@ mod bf16;
 mod factors;
 pub(crate) mod gemm;
 mod int8;
+pub(crate) mod pack;
 pub mod reference;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -22,6 +23,7 @@ pub(crate) use bf16::Pair;
 use bf16::RoundedRows;
 use gemm::{Element, Left, Output, PANEL, Right};
 use int8::{Int8Product, Int8Strips, QuantisedRows};
+use pack::Pack;
 
 pub use factors::{Factor, multiply_bf16, multiply_f32};
 pub use gemm::Write;
@@ -245,20 +247,20 @@ impl ConvertedRows {
 }
 
 /// The transpose of `weight` `[columns, depth]` as a right factor.
-fn packed<E: Element>(weight: &[f32], (columns, depth): (usize, usize)) -> Vec<E> {
+fn packed<E: Pack>(weight: &[f32], (columns, depth): (usize, usize)) -> Vec<E> {
     let mut panels = vec![E::default(); gemm::packed_len(E::depth(depth), columns)];
-    E::run(Kernels::detect(), Pack { weight, columns, depth, panels: &mut panels });
+    E::run(Kernels::detect(), PackTransposed { weight, columns, depth, panels: &mut panels });
     panels
 }
 
-struct Pack<'a, E> {
+struct PackTransposed<'a, E> {
     weight: &'a [f32],
     columns: usize,
     depth: usize,
     panels: &'a mut [E],
 }
 
-impl<E: Element> Op for Pack<'_, E> {
+impl<E: Pack> Op for PackTransposed<'_, E> {
     type Output = ();
 
     #[inline(always)]

@@ -170,26 +170,26 @@ impl Simd for Avx2 {
         unsafe {
             let values = _mm256_cvtps_epi32(x);
             let (low, high) = (_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
-            _mm_storeu_si128(dst.as_mut_ptr().cast(), _mm_packs_epi32(low, high));
+            let words = _mm_packs_epi32(low, high);
+            // In each half 0, 2, 1, 3.
+            let words = _mm_shufflehi_epi16::<0b11_01_10_00>(_mm_shufflelo_epi16::<0b11_01_10_00>(words));
+            _mm_storeu_si128(dst.as_mut_ptr().cast(), words);
         }
     }
 
     #[inline(always)]
-    fn dot4_words(self, [low, high]: [__m256i; 2], x: &[u8], w: &[i8]) -> [__m256i; 2] {
+    fn dot4_words(self, acc: __m256i, x: &[u8], w: &[i8]) -> __m256i {
         let (x, w) = (&x[..8], &w[..4 * Self::LANES]);
-        // Safety: the token exists only where the processor has the instructions; the slices hold 8 and 32 bytes. A part is of two neighbouring words.
+        // Safety: the token exists only where the processor has the instructions; the slices hold 8 and 32 bytes.
         unsafe {
-            let x = _mm256_set1_epi64x(x.as_ptr().cast::<i64>().read_unaligned());
-            let w_low = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.as_ptr().cast()));
-            let w_high = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.as_ptr().add(16).cast()));
-            [_mm256_add_epi32(low, _mm256_madd_epi16(x, w_low)), _mm256_add_epi32(high, _mm256_madd_epi16(x, w_high))]
+            let x = x.as_ptr().cast::<i32>();
+            let (x_even, x_odd) = (_mm256_set1_epi32(x.read_unaligned()), _mm256_set1_epi32(x.add(1).read_unaligned()));
+            let w = _mm256_loadu_si256(w.as_ptr().cast());
+            // Weights 0 and 2 of a lane are the lower bytes of its words, 1 and 3 the upper ones.
+            let (w_even, w_odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w));
+            let products = _mm256_add_epi32(_mm256_madd_epi16(x_even, w_even), _mm256_madd_epi16(x_odd, w_odd));
+            _mm256_add_epi32(acc, products)
         }
-    }
-
-    #[inline(always)]
-    fn total(self, [low, high]: [__m256i; 2]) -> __m256i {
-        // Safety: as above. The sums of each half register come to lie beside each other, those of lanes 0, 1, 4 and 5 first.
-        unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(low, high)) }
     }
 
     #[inline(always)]

@@ -31,7 +31,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const TILE_ROWS: usize;
     /// The same of those with several values in a lane, whose dot products may need registers of their own.
     const TILE_ROWS_DOT: usize;
-    /// Whether single rows are multiplied as words of 16 bits, by [`Simd::store_words`], [`Simd::dot4_words`] and [`Simd::total`], and not as bytes.
+    /// Whether single rows are multiplied as words of 16 bits, by [`Simd::store_words`] and [`Simd::dot4_words`], and not as bytes.
     const WORDS: bool = false;
 
     fn splat(self, x: f32) -> Self::V;
@@ -74,20 +74,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn store_bytes(self, x: Self::V, dst: &mut [u8]);
     /// The first `4 * LANES` bytes of `src`, which must be long enough, signed from -127.
     fn load_bytes(self, src: &[i8]) -> Self::W;
-    /// Rounds lanes in `[-2^15, 2^15)` to integers (ties to even) and stores them in the first `2 * LANES` bytes of `dst`, which must be long enough.
+    /// Rounds lanes in `[-2^15, 2^15)` to integers (ties to even) and stores them in the first `2 * LANES` bytes of `dst`, which must be long enough: of
+    /// every four the first and third, then the second and fourth.
     #[inline(always)]
     fn store_words(self, _x: Self::V, _dst: &mut [u8]) {
         unreachable!("a processor whose single rows are bytes")
     }
-    /// `acc + sum_i x_i w_i` over four words of `x`, the first 8 bytes, and the four weights of each lane, the first `4 * LANES` bytes of `w`, in two parts
-    /// that [`Simd::total`] adds.
+    /// `acc + sum_i x_i w_i` over four words of `x`, the first 8 bytes as [`Simd::store_words`] leaves them, and the four weights of each lane, the first
+    /// `4 * LANES` bytes of `w`.
     #[inline(always)]
-    fn dot4_words(self, _acc: [Self::I; 2], _x: &[u8], _w: &[i8]) -> [Self::I; 2] {
-        unreachable!("a processor whose single rows are bytes")
-    }
-    /// The sum of every lane from its two parts.
-    #[inline(always)]
-    fn total(self, _parts: [Self::I; 2]) -> Self::I {
+    fn dot4_words(self, _acc: Self::I, _x: &[u8], _w: &[i8]) -> Self::I {
         unreachable!("a processor whose single rows are bytes")
     }
     /// The same word in every lane.
