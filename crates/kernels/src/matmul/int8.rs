@@ -344,7 +344,8 @@ impl Int8Product<'_> {
         }
     }
 
-    /// The product of a single row of words with `N` strips abreast, from column `first` on: a processor follows several streams of memory faster than one.
+    /// The product of a single row of words with `N` strips abreast, each two registers wide, from column `first` on: a processor follows several streams of
+    /// memory faster than one.
     #[inline(always)]
     fn single_words<S: Simd, const N: usize>(&self, s: S, first: usize) {
         let (groups, finer) = (self.depth.div_ceil(GROUP), s.splat(FINER.recip()));
@@ -360,7 +361,7 @@ impl Int8Product<'_> {
             for k in piece..groups.min(piece + GROUPS_OF_WORDS) {
                 let x = &x[k * GROUP * SPLIT..][..GROUP * SPLIT];
                 for (sums, strip) in sums.iter_mut().zip(&strips) {
-                    // Beyond the strip is mostly the next one, whose turn comes later.
+                    // Not beyond the strip: there is the next one, which is read at the same time.
                     prefetch(strip, k + WEIGHTS_AHEAD / LINE);
                     // Safety: `k` counts the groups, and a strip has a line for each.
                     let (low, high) = unsafe { strip.get_unchecked(k) }.split_at(LINE / 2);
