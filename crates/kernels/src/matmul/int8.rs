@@ -31,6 +31,8 @@ const QUANTISE_PARALLEL_MIN: usize = 1 << 15;
 const TILE_ROWS_MAX: usize = 12;
 /// Rows of bytes that a single one is quantised to, or bytes of its words.
 const SPLIT: usize = 2;
+/// Steps of the second of them in one of the first.
+const FINER: f32 = 128.0;
 /// Groups of the depth of which words are summed in integers, at most `2^31 / (4 * 127 * 127 * 128)`.
 const GROUPS_OF_WORDS: usize = 256;
 /// Columns of a strip.
@@ -39,8 +41,6 @@ const STRIP: usize = 16;
 const STRIPS: usize = PANEL / STRIP;
 /// Bytes of a line of the cache, of which a strip has one for each group of the depth.
 const LINE: usize = STRIP * GROUP;
-/// Steps of the second of them in one of the first.
-const FINER: f32 = 128.0;
 /// Rows that a product may read beyond the last one: all but one of the highest block.
 const ROWS_BEYOND: usize = 31;
 /// Rows from which on matrix tiles are worth their 16 rows.
