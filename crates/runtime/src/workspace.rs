@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use robomamba_kernels::attention::AttentionScratch;
 use robomamba_kernels::matmul::ConvertedRows;
+use robomamba_kernels::mixer;
 use robomamba_kernels::{Kernels, Threads};
 
 use crate::RuntimeError;
@@ -41,6 +42,8 @@ pub struct Workspace {
     /// Inputs of a product in 8 bits.
     pub(crate) converted: ConvertedRows,
     pub(crate) attention: AttentionScratch,
+    /// Of a step of Mamba.
+    pub(crate) mixer: mixer::StepScratch,
     /// Of the blocks of rows that go through a layer by themselves.
     pub(crate) blocks: Vec<Workspace>,
 }
@@ -62,6 +65,7 @@ impl Workspace {
             rotation: Vec::new(),
             converted: ConvertedRows::default(),
             attention: AttentionScratch::default(),
+            mixer: mixer::StepScratch::default(),
             blocks: Vec::new(),
         }
     }
@@ -88,6 +92,7 @@ impl Workspace {
         buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>()
             + self.converted.bytes()
             + self.attention.bytes()
+            + self.mixer.bytes()
             + self.blocks.iter().map(Self::bytes).sum::<usize>()
     }
 }
