@@ -1,4 +1,4 @@
-//! CPU kernels of RoboMamba: selective scan, convolution, norms, attention, matrix products, and steps of whole mixers.
+//! CPU kernels of RoboMamba: selective scan, convolution, norms, attention and matrix products.
 //!
 //! # How to call
 //! Make one [`Kernels`] handle at load; it says which instruction set and threads to use, and every
@@ -41,7 +41,6 @@ mod error;
 mod isa;
 pub mod limits;
 pub mod matmul;
-pub mod mixer;
 pub mod norm;
 mod parallel;
 pub mod scan;

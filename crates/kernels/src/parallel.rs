@@ -25,12 +25,6 @@ pub(crate) fn for_each_range(threads: Threads, len: usize, grain: usize, work: i
     for_each(threads, len.div_ceil(size), |i| work(i * size..len.min((i + 1) * size)));
 }
 
-/// Share `index` of `count` about equal ones of `items`.
-pub(crate) fn share(items: Range<usize>, index: usize, count: usize) -> Range<usize> {
-    let start = |index| items.start + index * items.len() / count;
-    start(index)..start(index + 1)
-}
-
 /// Collects the result of `work` for every item, in the order of the items.
 pub(crate) fn map<R: Send>(threads: Threads, items: usize, work: impl Fn(usize) -> R + Send + Sync) -> Vec<R> {
     match threads {

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use robomamba_kernels::activation::{self, Activation};
 use robomamba_kernels::attention::{self, AttentionInput, AttentionScratch, AttentionShape, Mask};
 use robomamba_kernels::matmul::{ConvertedRows, Format, PackedMatrix};
-use robomamba_kernels::mixer::{self, StepScratch, StepState, StepWeights};
 use robomamba_kernels::norm::{self, Norm, NormKind};
 use robomamba_kernels::scan::{self, ScanParams, StepInput};
 use robomamba_kernels::{Isa, KernelError, Kernels, Rows, RowsMut, Threads, conv1d, softmax};
@@ -37,26 +36,6 @@ const D_INNER: usize = 70;
 const D_STATE: usize = 16;
 const D_CONV: usize = 4;
 
-/// The matrices of a mixer.
-struct Mixer {
-    in_proj: PackedMatrix,
-    x_proj: PackedMatrix,
-    dt_proj: PackedMatrix,
-    out_proj: PackedMatrix,
-}
-
-impl Mixer {
-    fn new(format: Format) -> Result<Self, KernelError> {
-        let matrix = |n_out, n_in| PackedMatrix::new(format, (n_out, n_in), &vec![0.1; n_out * n_in], None);
-        Ok(Self {
-            in_proj: matrix(2 * D_INNER, D_INNER / 2)?,
-            x_proj: matrix(3 + 2 * D_STATE, D_INNER)?,
-            dt_proj: matrix(D_INNER, 3)?,
-            out_proj: matrix(D_INNER / 2, D_INNER)?,
-        })
-    }
-}
-
 /// Weights, states and working memory of a small control step.
 struct Fixture {
     x: Vec<f32>,
@@ -66,8 +45,6 @@ struct Fixture {
     scan: scan::StepWeights,
     conv: conv1d::StepWeights,
     matrices: Vec<PackedMatrix>,
-    mixers: Vec<Mixer>,
-    mixer: StepScratch,
     converted: ConvertedRows,
     scratch: AttentionScratch,
 }
@@ -87,8 +64,6 @@ impl Fixture {
                 .into_iter()
                 .map(|format| PackedMatrix::new(format, (D_INNER, D_INNER), &[0.1; D_INNER * D_INNER], Some(&channels)))
                 .collect::<Result<_, _>>()?,
-            mixers: Format::ALL.into_iter().map(Mixer::new).collect::<Result<_, _>>()?,
-            mixer: StepScratch::default(),
             converted: ConvertedRows::default(),
             scratch: AttentionScratch::default(),
         })
@@ -102,12 +77,6 @@ impl Fixture {
         for (matrix, rows) in self.matrices.iter().flat_map(|matrix| [(matrix, 1), (matrix, 8)]) {
             let (x, y) = (Rows::new(&self.x, D_INNER), RowsMut::new(&mut self.y, D_INNER));
             matrix.apply(kernels, rows, x, y, &mut self.converted)?;
-        }
-        for Mixer { in_proj, x_proj, dt_proj, out_proj } in &self.mixers {
-            let weights = StepWeights { in_proj, conv: &self.conv, x_proj, dt_proj, scan: &self.scan, out_proj };
-            let (x, y) = (&self.x[..D_INNER / 2], &mut self.y[..D_INNER / 2]);
-            let state = StepState { conv: &mut self.window, ssm: &mut self.h };
-            mixer::step(kernels, &weights, x, state, y, &mut self.mixer)?;
         }
         let norm = Norm { kind: NormKind::Rms, weight: &self.x[..D_INNER], bias: None, eps: 1e-5 };
         norm::forward(kernels, &norm, 8, Rows::new(&self.x, D_INNER), RowsMut::new(&mut self.y, D_INNER))?;

@@ -16,7 +16,6 @@
 
 use robomamba_kernels::conv1d::{self, ConvInput, ConvOutput, ConvShape};
 use robomamba_kernels::matmul::{Format, PackedMatrix};
-use robomamba_kernels::mixer::{self, StepState, StepWeights};
 use robomamba_kernels::scan::{self, ScanInput, ScanOutput, ScanParams, ScanShape};
 use robomamba_kernels::{Rows, RowsMut};
 use robomamba_model::{MambaConfig, Tensors};
@@ -164,7 +163,11 @@ impl Mamba {
         self.begin(x, workspace)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let (conv, ssm) = state.layer_mut(i);
-            layer.step(StepState { conv, ssm }, workspace)?;
+            layer.project_in(1, workspace)?;
+            layer.convolve_step(conv, workspace)?;
+            layer.project_delta(1, workspace)?;
+            layer.scan_step(ssm, workspace)?;
+            layer.project_out(1, workspace)?;
             add_and_normalise(self.norm_before(i + 1), 1, workspace)?;
         }
         hidden.copy_from_slice(&workspace.normed[..x.len()]);
@@ -302,18 +305,25 @@ impl MambaLayer {
         project((*kernels, converted), &self.out_proj, &hidden[..rows * self.out_proj.n_in()], branch)
     }
 
-    /// One step of the whole mixer: `workspace.normed` `[d_model]` to `workspace.branch` `[d_model]`.
-    fn step(&self, state: StepState, workspace: &mut Workspace) -> Result<(), RuntimeError> {
-        let Workspace { kernels, normed, branch, mixer, .. } = workspace;
-        let weights = StepWeights {
-            in_proj: &self.in_proj,
-            conv: &self.conv_step,
-            x_proj: &self.x_proj,
-            dt_proj: &self.dt_proj,
-            scan: &self.scan_step,
-            out_proj: &self.out_proj,
+    /// The convolution for one step; like [`Mamba::convolve`], with `state` `[d_inner, d_conv - 1]` in place.
+    fn convolve_step(&self, state: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, projected, mixed, .. } = workspace;
+        let d_inner = self.d.len();
+        Ok(conv1d::step(*kernels, &self.conv_step, &projected[..d_inner], state, room(mixed, d_inner))?)
+    }
+
+    /// The scan for one step; like [`Mamba::scan`], with `state` `[d_inner, d_state]` in place.
+    fn scan_step(&self, state: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Workspace { kernels, projected, mixed, hidden, narrow, delta, .. } = workspace;
+        let (d_inner, d_state) = (self.d.len(), self.scan_step.d_state());
+        let (b, c) = narrow[self.dt_proj.n_in()..][..2 * d_state].split_at(d_state);
+        let input = scan::StepInput {
+            u: &mixed[..d_inner],
+            delta: &delta[..d_inner],
+            b,
+            c,
+            z: Some(&projected[d_inner..2 * d_inner]),
         };
-        let d_model = self.in_proj.n_in();
-        Ok(mixer::step(*kernels, &weights, &normed[..d_model], state, room(branch, d_model), mixer)?)
+        Ok(scan::step(*kernels, &self.scan_step, &input, state, room(hidden, d_inner))?)
     }
 }

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use robomamba_kernels::attention::AttentionScratch;
 use robomamba_kernels::matmul::ConvertedRows;
-use robomamba_kernels::mixer;
 use robomamba_kernels::{Kernels, Threads};
 
 use crate::RuntimeError;
@@ -42,8 +41,6 @@ pub struct Workspace {
     /// Inputs of a product in 8 bits.
     pub(crate) converted: ConvertedRows,
     pub(crate) attention: AttentionScratch,
-    /// Of a step of Mamba.
-    pub(crate) mixer: mixer::StepScratch,
     /// Of the blocks of rows that go through a layer by themselves.
     pub(crate) blocks: Vec<Workspace>,
 }
@@ -65,7 +62,6 @@ impl Workspace {
             rotation: Vec::new(),
             converted: ConvertedRows::default(),
             attention: AttentionScratch::default(),
-            mixer: mixer::StepScratch::default(),
             blocks: Vec::new(),
         }
     }
@@ -92,7 +88,6 @@ impl Workspace {
         buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>()
             + self.converted.bytes()
             + self.attention.bytes()
-            + self.mixer.bytes()
             + self.blocks.iter().map(Self::bytes).sum::<usize>()
     }
 }

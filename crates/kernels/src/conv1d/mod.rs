@@ -14,7 +14,6 @@ pub mod reference;
 mod step;
 mod tile;
 
-pub(crate) use step::step_channels;
 pub use step::{StepWeights, step};
 
 use crate::error::check_len;

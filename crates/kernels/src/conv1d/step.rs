@@ -64,33 +64,17 @@ pub fn step(
     check_len("x", x.len(), weights.d_inner())?;
     check_len("state", state.len(), weights.d_inner() * (weights.d_conv - 1))?;
     check_len("y", y.len(), weights.d_inner())?;
-    let threads = if weights.d_inner() < PARALLEL_MIN { Threads::One } else { kernels.threads() };
+    let (d_inner, memory) = (weights.d_inner(), weights.d_conv - 1);
+    let threads = if d_inner < PARALLEL_MIN { Threads::One } else { kernels.threads() };
     let (state, y) = (SharedRows::flat(state), SharedRows::flat(y));
-    for_each_range(threads, weights.d_inner(), MAX_LANES, |channels| {
+    for_each_range(threads, d_inner, MAX_LANES, |channels| {
         // Safety: every range has channels of its own.
-        unsafe { step_channels(kernels, weights, &x[channels.clone()], channels, &state, &y) }
+        let state = unsafe { state.part(0, channels.start * memory..channels.end * memory) };
+        // Safety: as above.
+        let y = unsafe { y.part(0, channels.clone()) };
+        kernels.run(StepOp { weights, x: &x[channels.clone()], channels, state, y });
     });
     Ok(())
-}
-
-/// Takes `x` into the channels `channels`.
-///
-/// # Safety
-/// Nothing else may use these channels of `state` and `y` meanwhile.
-pub(crate) unsafe fn step_channels(
-    kernels: Kernels,
-    weights: &StepWeights,
-    x: &[f32],
-    channels: Range<usize>,
-    state: &SharedRows,
-    y: &SharedRows,
-) {
-    let memory = weights.d_conv - 1;
-    // Safety: the caller's promise.
-    let state = unsafe { state.part(0, channels.start * memory..channels.end * memory) };
-    // Safety: as above.
-    let y = unsafe { y.part(0, channels.clone()) };
-    kernels.run(StepOp { weights, channels, x, state, y });
 }
 
 /// A step of the channels `channels`, which all slices are of.

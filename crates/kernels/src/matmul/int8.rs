@@ -106,7 +106,7 @@ fn scale_of(largest: f32) -> f32 {
 
 /// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct QuantisedRows {
+pub(super) struct QuantisedRows {
     /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values as the processor's dot product takes them. A single row
     /// has a second one behind it, or consists of words.
     data: Vec<u8>,

@@ -16,7 +16,7 @@ use std::str::FromStr;
 
 use crate::activation::{self, Activation};
 use crate::error::check_len;
-use crate::parallel::{SharedRows, for_each, share};
+use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
 use crate::{Isa, KernelError, Kernels, Rows, RowsMut, Threads};
 pub(crate) use bf16::Pair;
@@ -164,97 +164,61 @@ impl PackedMatrix {
     ) -> Result<(), KernelError> {
         x.check("x", rows, self.n_in)?;
         y.check("y", rows, self.n_out)?;
-        let (x, y) = (self.convert(kernels, rows, x, converted), SharedRows::new(y));
-        let (panels, pieces) = (self.panels(), self.pieces(kernels, rows));
-        for_each(kernels.threads(), pieces, |piece| {
-            // Safety: every piece has panels, and so columns, of its own.
-            unsafe { self.multiply(kernels, &x, &y, share(0..panels, piece, pieces)) }
-        });
+        let y = SharedRows::new(y);
+        let columns = self.n_out;
+        match &self.panels {
+            Panels::F32(panels) => {
+                let left = Left { data: x.data, rows, depth: self.n_in, row_stride: x.stride, depth_stride: 1 };
+                let (right, bias) = (Right { panels, columns }, self.bias.as_deref());
+                self.in_pieces(kernels, rows, &y, |panels| kernels.run(Apply { left, right, bias, y: &y, panels }));
+            }
+            Panels::Bf16(panels) => {
+                let left = converted.rounded.fill(kernels, (rows, self.n_in), x);
+                let (right, bias) = (Right { panels, columns }, self.bias.as_deref());
+                self.in_pieces(kernels, rows, &y, |panels| {
+                    kernels.run_bf16(Apply { left, right, bias, y: &y, panels })
+                });
+            }
+            Panels::Int8(weights) => {
+                let quantised = &mut converted.quantised;
+                quantised.fill(kernels, (rows, self.n_in), x);
+                let (x, bias, depth, amx) = (&*quantised, self.bias.as_deref(), self.n_in, kernels.isa() == Isa::Amx);
+                self.in_pieces(kernels, rows, &y, |panels| {
+                    kernels.run(Int8Product { x, rows, depth, weights, bias, columns, y: &y, panels, amx });
+                });
+            }
+        }
         Ok(())
     }
 
-    /// `rows` rows of `x`, which must be there, as this matrix takes them.
-    pub(crate) fn convert<'a>(
-        &self,
-        kernels: Kernels,
-        rows: usize,
-        x: Rows<'a>,
-        converted: &'a mut ConvertedRows,
-    ) -> Converted<'a> {
-        match &self.panels {
-            Panels::F32(_) => {
-                Converted::F32(Left { data: x.data, rows, depth: self.n_in, row_stride: x.stride, depth_stride: 1 })
+    /// Calls `work` with the panels of each piece, on the threads of `kernels`, and activates what it wrote to `y`.
+    fn in_pieces(&self, kernels: Kernels, rows: usize, y: &SharedRows, work: impl Fn(Range<usize>) + Send + Sync) {
+        let panels = self.n_out.div_ceil(PANEL);
+        let pieces = self.pieces(kernels, rows);
+        for_each(kernels.threads(), pieces, |piece| {
+            let panels = piece * panels / pieces..(piece + 1) * panels / pieces;
+            let columns = panels.start * PANEL..self.n_out.min(panels.end * PANEL);
+            work(panels);
+            let Some(activation) = self.activation else { return };
+            for row in 0..rows {
+                // Safety: every piece has columns of its own.
+                let y = unsafe { y.part(row, columns.clone()) };
+                activation::apply(kernels.with_threads(Threads::One), activation, y);
             }
-            Panels::Bf16(_) => Converted::Bf16(converted.rounded.fill(kernels, (rows, self.n_in), x)),
-            Panels::Int8(_) => {
-                converted.quantised.fill(kernels, (rows, self.n_in), x);
-                Converted::Int8(rows, &converted.quantised)
-            }
-        }
-    }
-
-    /// Writes the outputs of `panels`, activated, for rows that [`PackedMatrix::convert`] made of this matrix.
-    ///
-    /// # Safety
-    /// Nothing else may use these columns of `y` meanwhile.
-    pub(crate) unsafe fn multiply(&self, kernels: Kernels, x: &Converted, y: &SharedRows, panels: Range<usize>) {
-        let (bias, columns, outputs) = (self.bias.as_deref(), self.n_out, self.outputs(&panels));
-        let rows = match (&self.panels, x) {
-            (Panels::F32(weights), &Converted::F32(left)) => {
-                kernels.run(Apply { left, right: Right { panels: weights, columns }, bias, y, panels });
-                left.rows
-            }
-            (Panels::Bf16(weights), &Converted::Bf16(left)) => {
-                kernels.run_bf16(Apply { left, right: Right { panels: weights, columns }, bias, y, panels });
-                left.rows
-            }
-            (Panels::Int8(weights), &Converted::Int8(rows, x)) => {
-                let (depth, amx) = (self.n_in, kernels.isa() == Isa::Amx);
-                kernels.run(Int8Product { x, rows, depth, weights, bias, columns, y, panels, amx });
-                rows
-            }
-            _ => unreachable!("rows are converted by the matrix that they are multiplied with"),
-        };
-        let Some(activation) = self.activation else { return };
-        for row in 0..rows {
-            // Safety: the caller's promise.
-            let y = unsafe { y.part(row, outputs.clone()) };
-            activation::apply(kernels.with_threads(Threads::One), activation, y);
-        }
-    }
-
-    /// Panels in all.
-    pub(crate) fn panels(&self) -> usize {
-        self.panels_of(self.n_out)
-    }
-
-    /// Panels that hold the first `outputs` outputs.
-    pub(crate) fn panels_of(&self, outputs: usize) -> usize {
-        outputs.div_ceil(PANEL)
-    }
-
-    /// The outputs of `panels`.
-    pub(crate) fn outputs(&self, panels: &Range<usize>) -> Range<usize> {
-        panels.start * PANEL..self.n_out.min(panels.end * PANEL)
+        });
     }
 
     /// In how many pieces the outputs are cut for the threads.
     fn pieces(&self, kernels: Kernels, rows: usize) -> usize {
-        self.pieces_of(kernels, self.panels(), self.is_parallel(rows))
-    }
-
-    /// In how many pieces so many panels are cut for the threads, if that is worth it.
-    pub(crate) fn pieces_of(&self, kernels: Kernels, panels: usize, is_parallel: bool) -> usize {
+        let work = rows * self.n_out * self.n_in;
+        let is_large = work >= PARALLEL_MIN || rows == 1 && self.bytes() >= PARALLEL_MIN_BYTES;
         match kernels.threads() {
-            // Several per thread, so that none waits long for the last.
-            Threads::Rayon if is_parallel => (4 * rayon::current_num_threads()).min(panels),
-            _ => panels.min(1),
+            Threads::Rayon if is_large => {
+                // Several per thread, so that none waits long for the last.
+                (4 * rayon::current_num_threads()).min(self.n_out.div_ceil(PANEL)).max(1)
+            }
+            _ => 1,
         }
-    }
-
-    /// Whether so many rows are worth a second thread.
-    pub(crate) fn is_parallel(&self, rows: usize) -> bool {
-        rows * self.n_out * self.n_in >= PARALLEL_MIN || rows == 1 && self.bytes() >= PARALLEL_MIN_BYTES
     }
 
     /// Weight `(row, column)` of the original matrix, as it is computed with.
@@ -265,14 +229,6 @@ impl PackedMatrix {
             Panels::Int8(panels) => panels.at(row, column, self.n_in),
         }
     }
-}
-
-/// Rows as a matrix takes them.
-pub(crate) enum Converted<'a> {
-    F32(Left<'a>),
-    Bf16(Left<'a, Pair>),
-    /// So many rows.
-    Int8(usize, &'a QuantisedRows),
 }
 
 /// Rows as products in bf16 or in 8 bits take them, and the memory for them; one serves any number of products, one at a

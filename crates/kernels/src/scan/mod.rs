@@ -31,7 +31,6 @@ pub mod reference;
 mod step;
 mod tile;
 
-pub(crate) use step::step_channels;
 pub use step::{StepInput, StepWeights, step};
 
 use crate::error::check_len;

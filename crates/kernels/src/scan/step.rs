@@ -50,11 +50,6 @@ impl StepWeights {
     pub fn d_state(&self) -> usize {
         self.d_state
     }
-
-    /// Whether a step is worth a second thread.
-    pub(crate) fn is_parallel(&self) -> bool {
-        self.rates.len() >= PARALLEL_MIN
-    }
 }
 
 /// What one step reads beside the state.
@@ -92,41 +87,21 @@ pub fn step(
     input.z.map_or(Ok(()), |z| check_len("z", z.len(), d_inner))?;
     check_len("state", state.len(), d_inner * d_state)?;
     check_len("y", y.len(), d_inner)?;
-    let threads = if weights.is_parallel() { kernels.threads() } else { Threads::One };
+    let threads = if state.len() < PARALLEL_MIN { Threads::One } else { kernels.threads() };
     let (state, y) = (SharedRows::flat(state), SharedRows::flat(y));
     for_each_range(threads, d_inner, TILE, |channels| {
-        let StepInput { u, delta, b, c, z } = *input;
-        let (u, delta, z) = (&u[channels.clone()], &delta[channels.clone()], z.map(|z| &z[channels.clone()]));
         // Safety: every range has channels of its own.
-        unsafe { step_channels(kernels, weights, &StepInput { u, delta, b, c, z }, channels, &state, &y) }
+        let state = unsafe { state.part(0, channels.start * d_state..channels.end * d_state) };
+        // Safety: as above.
+        let y = unsafe { y.part(0, channels.clone()) };
+        kernels.run(StepOp { weights, input, channels, state, y });
     });
     Ok(())
-}
-
-/// Advances the channels `channels`, which `u`, `delta` and `z` of `input` are of.
-///
-/// # Safety
-/// Nothing else may use these channels of `state` and `y` meanwhile.
-pub(crate) unsafe fn step_channels(
-    kernels: Kernels,
-    weights: &StepWeights,
-    input: &StepInput,
-    channels: Range<usize>,
-    state: &SharedRows,
-    y: &SharedRows,
-) {
-    let d_state = weights.d_state;
-    // Safety: the caller's promise.
-    let state = unsafe { state.part(0, channels.start * d_state..channels.end * d_state) };
-    // Safety: as above.
-    let y = unsafe { y.part(0, channels.clone()) };
-    kernels.run(StepOp { weights, input, channels, state, y });
 }
 
 /// A step of the channels `channels`.
 struct StepOp<'a> {
     weights: &'a StepWeights,
-    /// Of these channels.
     input: &'a StepInput<'a>,
     channels: Range<usize>,
     /// Of these channels.
@@ -144,30 +119,32 @@ impl Op for StepOp<'_> {
         let d_state = weights.d_state;
         let (mut delta, mut delta_u) = ([0.0; TILE], [0.0; TILE]);
         let tiles = y.chunks_mut(TILE).zip(state.chunks_mut(TILE * d_state));
-        for (tile, (y, state)) in tiles.enumerate() {
-            let first = tile * TILE;
-            let own = first..first + y.len();
-            let all = channels.start + own.start..channels.start + own.end;
-            let (u, raw, dt_bias) = (&input.u[own.clone()], &input.delta[own.clone()], &weights.dt_bias[all.clone()]);
-            prepare(s, (u, raw, dt_bias), &mut delta[..y.len()], &mut delta_u[..y.len()]);
-            let rates = weights.rates[all.start * d_state..].chunks_exact(d_state);
-            for (i, ((y, h), rates)) in y.iter_mut().zip(state.chunks_exact_mut(d_state)).zip(rates).enumerate() {
+        for (first, (y, state)) in channels.step_by(TILE).zip(tiles) {
+            prepare(s, (weights, input, first), &mut delta[..y.len()], &mut delta_u[..y.len()]);
+            for (i, (y, h)) in y.iter_mut().zip(state.chunks_exact_mut(d_state)).enumerate() {
+                let rates = &weights.rates[(first + i) * d_state..][..d_state];
                 *y = advance(s, (delta[i], delta_u[i]), (rates, input.b, input.c), h);
             }
-            finish(s, (u, &weights.d[all], input.z.map(|z| &z[own])), y);
+            finish(s, (weights, input, first), y);
         }
     }
 }
 
-/// Step sizes of some channels, and those times their inputs `u`.
+/// Step sizes of the channels from `first` on.
 #[inline(always)]
-fn prepare<S: Simd>(s: S, (u, raw, dt_bias): (&[f32], &[f32], &[f32]), delta: &mut [f32], delta_u: &mut [f32]) {
+fn prepare<S: Simd>(
+    s: S,
+    (weights, input, first): (&StepWeights, &StepInput, usize),
+    delta: &mut [f32],
+    delta_u: &mut [f32],
+) {
     for i in (0..delta.len()).step_by(S::LANES) {
-        let columns = i..(i + S::LANES).min(delta.len());
-        let raw = s.add(s.load_partial(&raw[columns.clone()]), s.load_partial(&dt_bias[columns.clone()]));
+        let columns = first + i..(first + i + S::LANES).min(first + delta.len());
+        let raw =
+            s.add(s.load_partial(&input.delta[columns.clone()]), s.load_partial(&weights.dt_bias[columns.clone()]));
         let value = math::softplus(s, raw);
-        s.store_partial(value, &mut delta[columns.clone()]);
-        s.store_partial(s.mul(value, s.load_partial(&u[columns.clone()])), &mut delta_u[columns]);
+        s.store_partial(value, &mut delta[i..][..columns.len()]);
+        s.store_partial(s.mul(value, s.load_partial(&input.u[columns.clone()])), &mut delta_u[i..][..columns.len()]);
     }
 }
 
@@ -204,15 +181,15 @@ fn next_state<S: Simd>(s: S, (delta, delta_u): (S::V, S::V), rates: S::V, b: S::
     s.fma(math::exp2(s, s.mul(delta, rates)), h, s.mul(delta_u, b))
 }
 
-/// Skip connection `d u` and gate of some channels.
+/// Skip connection and gate of the channels from `first` on.
 #[inline(always)]
-fn finish<S: Simd>(s: S, (u, d, z): (&[f32], &[f32], Option<&[f32]>), y: &mut [f32]) {
+fn finish<S: Simd>(s: S, (weights, input, first): (&StepWeights, &StepInput, usize), y: &mut [f32]) {
     for i in (0..y.len()).step_by(S::LANES) {
-        let columns = i..(i + S::LANES).min(y.len());
-        let y = &mut y[columns.clone()];
-        let mut sum =
-            s.fma(s.load_partial(&d[columns.clone()]), s.load_partial(&u[columns.clone()]), s.load_partial(y));
-        if let Some(z) = z {
+        let columns = first + i..(first + i + S::LANES).min(first + y.len());
+        let y = &mut y[i..][..columns.len()];
+        let u = s.load_partial(&input.u[columns.clone()]);
+        let mut sum = s.fma(s.load_partial(&weights.d[columns.clone()]), u, s.load_partial(y));
+        if let Some(z) = input.z {
             sum = s.mul(sum, math::silu(s, s.load_partial(&z[columns])));
         }
         s.store_partial(sum, y);
