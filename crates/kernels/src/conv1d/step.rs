@@ -12,6 +12,8 @@ use crate::{KernelError, Kernels, Threads};
 const TILE: usize = 64;
 /// Values of a channel's window that are.
 const WINDOW: usize = 4;
+/// Values that a channel of the usual convolution, of four taps, remembers.
+const MEMORY: usize = 3;
 /// Fewer channels than these are not worth a second thread.
 const PARALLEL_MIN: usize = 1024;
 
@@ -94,7 +96,7 @@ impl Op for StepOp<'_> {
         let StepOp { weights, channels, x, state, y } = self;
         let (d_inner, memory) = (weights.d_inner(), weights.d_conv - 1);
         // The oldest values of the channels of a tile side by side, then the next, to be read as registers when they have long been written.
-        let mut window = [0.0; TILE * WINDOW];
+        let mut window = [[0.0; TILE]; WINDOW];
         for first in (0..x.len()).step_by(TILE) {
             let tile = first..(first + TILE).min(x.len());
             let (x, y, len) = (&x[tile.clone()], &mut y[tile.clone()], tile.len());
@@ -109,15 +111,15 @@ impl Op for StepOp<'_> {
             }
             for k in (0..memory).step_by(WINDOW) {
                 let taps = k..memory.min(k + WINDOW);
-                for (i, channel) in state.chunks_exact(memory).enumerate() {
-                    for (value, row) in channel[taps.clone()].iter().zip(window.chunks_exact_mut(TILE)) {
-                        row[i] = *value;
-                    }
+                if memory == MEMORY {
+                    take::<MEMORY>(state, x, &mut window);
+                } else {
+                    gather(state, memory, taps.clone(), &mut window);
                 }
                 for i in (0..len).step_by(S::LANES) {
                     let width = S::LANES.min(len - i);
                     let mut sum = s.load_partial(&y[i..][..width]);
-                    for (k, row) in taps.clone().zip(window.chunks_exact(TILE)) {
+                    for (k, row) in taps.clone().zip(&window) {
                         sum = s.fma(s.load_partial(tap(k, i, width)), s.load(&row[i..]), sum);
                     }
                     s.store_partial(sum, &mut y[i..][..width]);
@@ -126,7 +128,19 @@ impl Op for StepOp<'_> {
             for y in y.chunks_mut(S::LANES) {
                 s.store_partial(math::silu(s, s.load_partial(y)), y);
             }
-            shift(state, memory, x);
+            if memory != MEMORY {
+                shift(state, memory, x);
+            }
+        }
+    }
+}
+
+/// The values `taps` of the window of every channel, side by side.
+#[inline(always)]
+fn gather(state: &[f32], memory: usize, taps: Range<usize>, window: &mut [[f32; TILE]; WINDOW]) {
+    for (i, channel) in state.chunks_exact(memory).enumerate() {
+        for (value, row) in channel[taps.clone()].iter().zip(&mut *window) {
+            row[i] = *value;
         }
     }
 }
@@ -145,4 +159,20 @@ fn shift(state: &mut [f32], memory: usize, newest: &[f32]) {
     }
 }
 
+/// [`gather`] of all taps and [`shift`] at once, where a constant number of values lets the compiler move registers of them.
+#[inline(always)]
+fn take<const N: usize>(state: &mut [f32], newest: &[f32], window: &mut [[f32; TILE]; WINDOW]) {
+    let newest = &newest[..newest.len().min(TILE)];
+    for (i, (channel, &x)) in state.as_chunks_mut::<N>().0.iter_mut().zip(newest).enumerate() {
+        for k in 0..N {
+            window[k][i] = channel[k];
+        }
+        for k in 1..N {
+            channel[k - 1] = channel[k];
+        }
+        channel[N - 1] = x;
+    }
+}
+
 const _: () = assert!(TILE.is_multiple_of(MAX_LANES));
+const _: () = assert!(0 < MEMORY && MEMORY <= WINDOW);

@@ -20,6 +20,12 @@ pub(super) const PANELS_ABREAST: usize = 2;
 /// Bytes of each stream of weights that are asked for before they are read.
 pub(super) const WEIGHTS_AHEAD: usize = 512;
 
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+
+/// Bytes that are asked for where the next streams of weights begin: a processor foresees how a stream goes on, but not where one begins.
+const STREAM_START: usize = 256;
+
 /// Depth of a panel's piece that stays in the first-level cache: 32 KiB,
 const DEPTH: usize = 256;
 /// and where registers are narrow, in the second: a tile has half as many columns there, so that reading its sums again for every piece costs more.
@@ -327,6 +333,11 @@ unsafe fn single<S: Simd, E: Element, const C: usize, const P: usize, const APAR
 ) -> usize {
     let (left, depth) = (job.left, job.depth.clone());
     let len = PANEL * left.depth;
+    if is_narrow::<S>() {
+        for p in P..2 * P {
+            prefetch_stream(job.right.panels, (job.panel + p) * len);
+        }
+    }
     let mut apart = [[[s.zero(); C]; P]; APART];
     // Safety: k < left.depth, and each of the panels has 32 values for each k.
     unsafe {
@@ -367,6 +378,14 @@ unsafe fn single<S: Simd, E: Element, const C: usize, const P: usize, const APAR
         unsafe { write::<S, E, 1, C>(s, job, [sums], 0, first..(first + PANEL).min(job.right.columns)) }
     }
     P
+}
+
+/// Asks for the beginning of the stream at `weights[start]`, if there is one.
+#[inline(always)]
+pub(super) fn prefetch_stream<T>(weights: &[T], start: usize) {
+    for byte in (0..STREAM_START).step_by(LINE) {
+        prefetch(weights, start + byte / size_of::<T>());
+    }
 }
 
 /// Whether single rows ask for weights before they read them. Two values to an element take so long to multiply that too few loads are under way at a time;

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::gemm::{PANEL, PANELS_ABREAST, WEIGHTS_AHEAD, even_height};
+use super::gemm::{PANEL, PANELS_ABREAST, WEIGHTS_AHEAD, even_height, prefetch_stream};
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{BLOCK, Sums, TILE, Tiles};
 use crate::parallel::{SharedRows, for_each};
@@ -354,6 +354,9 @@ impl Int8Product<'_> {
         for (n, strip) in strips.iter_mut().enumerate() {
             let start = column_start(first + n * STRIP, self.depth);
             *strip = &self.weights.data[start..start + groups * LINE].as_chunks().0[..groups];
+        }
+        for n in N..2 * N {
+            prefetch_stream(&self.weights.data, column_start(first + n * STRIP, self.depth));
         }
         let mut all = [[s.zero(); 2]; N];
         for piece in (0..groups).step_by(GROUPS_OF_WORDS) {

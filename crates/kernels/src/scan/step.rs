@@ -12,6 +12,10 @@ use crate::{KernelError, Kernels, Threads};
 
 /// Channels that are worked on at a time.
 const TILE: usize = 64;
+/// States of a channel of the usual scan.
+const D_STATE: usize = 16;
+/// Registers that hold them, at most: those of the portable version have four lanes.
+const REGISTERS: usize = D_STATE / 4;
 /// Fewer states than these are not worth a second thread.
 const PARALLEL_MIN: usize = 1 << 13;
 
@@ -121,9 +125,14 @@ impl Op for StepOp<'_> {
         let tiles = y.chunks_mut(TILE).zip(state.chunks_mut(TILE * d_state));
         for (first, (y, state)) in channels.step_by(TILE).zip(tiles) {
             prepare(s, (weights, input, first), &mut delta[..y.len()], &mut delta_u[..y.len()]);
-            for (i, (y, h)) in y.iter_mut().zip(state.chunks_exact_mut(d_state)).enumerate() {
-                let rates = &weights.rates[(first + i) * d_state..][..d_state];
-                *y = advance(s, (delta[i], delta_u[i]), (rates, input.b, input.c), h);
+            let rates = &weights.rates[first * d_state..][..state.len()];
+            if d_state == D_STATE {
+                advance_all::<S, D_STATE>(s, (&delta, &delta_u), (rates, input.b, input.c), state, y);
+            } else {
+                let channels = state.chunks_exact_mut(d_state).zip(rates.chunks_exact(d_state));
+                for (i, (y, (h, rates))) in y.iter_mut().zip(channels).enumerate() {
+                    *y = advance(s, (delta[i], delta_u[i]), (rates, input.b, input.c), h);
+                }
             }
             finish(s, (weights, input, first), y);
         }
@@ -173,6 +182,34 @@ fn advance<S: Simd>(s: S, (delta, delta_u): (f32, f32), (rates, b, c): (&[f32], 
         s.store_partial(new, h);
     }
     s.reduce_sum(sum)
+}
+
+/// [`advance`] for some channels, where a constant number of states lets the compiler keep `b` and `c` in registers and count no rounds.
+#[inline(always)]
+fn advance_all<S: Simd, const N: usize>(
+    s: S,
+    (delta, delta_u): (&[f32], &[f32]),
+    (rates, b, c): (&[f32], &[f32], &[f32]),
+    state: &mut [f32],
+    y: &mut [f32],
+) {
+    let (mut b_registers, mut c_registers) = ([s.zero(); REGISTERS], [s.zero(); REGISTERS]);
+    for r in 0..N / S::LANES {
+        b_registers[r] = s.load(&b[r * S::LANES..]);
+        c_registers[r] = s.load(&c[r * S::LANES..]);
+    }
+    let channels = state.as_chunks_mut::<N>().0.iter_mut().zip(rates.as_chunks::<N>().0);
+    for (((y, (h, rates)), delta), delta_u) in y.iter_mut().zip(channels).zip(delta).zip(delta_u) {
+        let (delta, delta_u) = (s.splat(*delta), s.splat(*delta_u));
+        let mut sum = s.zero();
+        for r in 0..N / S::LANES {
+            let h = &mut h[r * S::LANES..];
+            let new = next_state(s, (delta, delta_u), s.load(&rates[r * S::LANES..]), b_registers[r], s.load(h));
+            sum = s.fma(new, c_registers[r], sum);
+            s.store(new, h);
+        }
+        *y = s.reduce_sum(sum);
+    }
 }
 
 /// `exp(delta A) h + delta u B`.
