@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use common::{fixture, golden};
 use robomamba_data::{DataError, Dataset, FeatureStats, decode_png};
@@ -209,18 +210,25 @@ fn a_missing_or_truncated_file_is_named() {
 
 #[test]
 fn flipped_bytes_never_panic() {
-    for (kind, file) in
-        [("image", FILES[4]), ("video", FILES[4]), ("video", FILES[5]), ("video", FILES[3]), ("video", FILES[2])]
-    {
-        let (_folder, root) = copy(kind);
-        let good = fs::read(root.join(file)).unwrap();
-        for position in (0..good.len()).step_by(good.len() / 50 + 1) {
-            let mut bad = good.clone();
-            bad[position] ^= 0x55;
-            fs::write(root.join(file), &bad).unwrap();
-            // Without checksums in the format a flipped bit can go unnoticed; it must not do harm.
-            let _ = read_all(&root);
+    let files =
+        [("image", FILES[4]), ("video", FILES[4]), ("video", FILES[5]), ("video", FILES[3]), ("video", FILES[2])];
+    thread::scope(|scope| {
+        for (kind, file) in files {
+            scope.spawn(move || flip_bytes(kind, file));
         }
+    });
+}
+
+/// Reads copies of a fixture each of which has another byte of `file` flipped.
+fn flip_bytes(kind: &str, file: &str) {
+    let (_folder, root) = copy(kind);
+    let good = fs::read(root.join(file)).unwrap();
+    for position in (0..good.len()).step_by(good.len() / 50 + 1) {
+        let mut bad = good.clone();
+        bad[position] ^= 0x55;
+        fs::write(root.join(file), &bad).unwrap();
+        // Without checksums in the format a flipped bit can go unnoticed; it must not do harm.
+        let _ = read_all(&root);
     }
 }
 
