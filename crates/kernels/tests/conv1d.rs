@@ -151,6 +151,7 @@ fn shapes() -> Vec<ConvShape> {
         shape(1, 33, 40, 3),
         shape(3, 12, 300, 4),
         shape(1, 7, 19, 7),
+        shape(1, 9, 70, 4),
     ]
 }
 

@@ -262,11 +262,13 @@ fn the_references_gradients_are_differences() {
 #[test]
 fn threads_do_not_change_a_bit_of_steps() {
     // Ranges of channels that are no whole tiles, and enough states for a second thread.
-    let problem = Problem::random(78, shape(1, 3, 1111, 8), Options::GateAndState);
-    for isa in Isa::available() {
-        let [one, many] =
-            [Threads::One, Threads::Rayon].map(|t| repeated_steps(&problem, Kernels::new(isa, t).unwrap()));
-        assert!(one == many, "{isa:?}");
+    for d_state in [8, 16] {
+        let problem = Problem::random(78, shape(1, 3, 1111, d_state), Options::GateAndState);
+        for isa in Isa::available() {
+            let [one, many] =
+                [Threads::One, Threads::Rayon].map(|t| repeated_steps(&problem, Kernels::new(isa, t).unwrap()));
+            assert!(one == many, "{d_state} states, {isa:?}");
+        }
     }
 }
 
@@ -340,11 +342,25 @@ proptest! {
             let (y, h) = scan_in_pieces(&problem, kernels, &lengths);
             prop_assert_eq!(&y, &whole.y);
             prop_assert_eq!(&h, &whole.h_last);
-            let (y, h) = repeated_steps(&problem, kernels);
-            assert_close("y of steps", &y, &wide(&whole.y), 1e-5);
-            assert_close("h of steps", &h, &wide(&whole.h_last), 1e-5);
+            assert_steps(&problem, kernels, &whole);
         }
     }
+}
+
+/// Sixteen states, which steps have code for, and a number of channels that is no whole tile.
+#[test]
+fn the_scan_of_sixteen_states_is_repeated_step() {
+    let problem = Problem::random(5, shape(1, 7, 131, 16), Options::GateAndState);
+    for kernels in all_kernels() {
+        assert_steps(&problem, kernels, &problem.run(kernels));
+    }
+}
+
+/// Fails unless repeated steps are the scan `whole`.
+fn assert_steps(problem: &Problem<f32>, kernels: Kernels, whole: &Results<f32>) {
+    let (y, h) = repeated_steps(problem, kernels);
+    assert_close("y of steps", &y, &wide(&whole.y), 1e-5);
+    assert_close("h of steps", &h, &wide(&whole.h_last), 1e-5);
 }
 
 #[test]

@@ -115,6 +115,9 @@ impl Op for StepOp<'_> {
                     take::<MEMORY>(state, x, &mut window);
                 } else {
                     gather(state, memory, taps.clone(), &mut window);
+                    if taps.end == memory {
+                        shift(state, memory, x);
+                    }
                 }
                 for i in (0..len).step_by(S::LANES) {
                     let width = S::LANES.min(len - i);
@@ -127,9 +130,6 @@ impl Op for StepOp<'_> {
             }
             for y in y.chunks_mut(S::LANES) {
                 s.store_partial(math::silu(s, s.load_partial(y)), y);
-            }
-            if memory != MEMORY {
-                shift(state, memory, x);
             }
         }
     }
@@ -148,9 +148,6 @@ fn gather(state: &[f32], memory: usize, taps: Range<usize>, window: &mut [[f32; 
 /// Forgets the oldest value of every channel and appends the newest.
 #[inline(always)]
 fn shift(state: &mut [f32], memory: usize, newest: &[f32]) {
-    if memory == 0 {
-        return;
-    }
     for (channel, &x) in state.chunks_exact_mut(memory).zip(newest) {
         for k in 1..memory {
             channel[k - 1] = channel[k];
