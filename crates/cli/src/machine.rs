@@ -48,6 +48,7 @@ fn isa_name() -> &'static str {
         Isa::Amx => "AVX-512 and AMX",
         Isa::Avx512Bf16 => "AVX-512 with BF16",
         Isa::Avx512 => "AVX-512",
+        Isa::AvxVnni => "AVX2 with VNNI",
         Isa::Avx2 => "AVX2",
         Isa::Portable => "portable vectors",
     }

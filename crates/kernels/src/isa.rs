@@ -11,6 +11,8 @@ pub enum Isa {
     Avx512Bf16,
     /// x86-64 with AVX-512 F, VL, DQ, BW and VNNI (Cascade Lake, Ice Lake, Zen 4 and later): 16 lanes of f32.
     Avx512,
+    /// [`Isa::Avx2`], and AVX-VNNI for products in 8-bit integers (Alder Lake, Meteor Lake and other processors without AVX-512).
+    AvxVnni,
     /// x86-64 with AVX2 and FMA: 8 lanes of f32.
     Avx2,
     /// Whatever the compiler makes of 4 lanes for the build's target: SSE2 on x86-64, NEON on AArch64.
@@ -19,7 +21,7 @@ pub enum Isa {
 
 impl Isa {
     /// All instruction sets, fastest first.
-    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 6] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::AvxVnni, Isa::Avx2, Isa::Portable];
 
     /// The fastest instruction set of this processor.
     pub fn detect() -> Self {
@@ -53,9 +55,11 @@ impl Isa {
                     && Isa::Avx2.is_available()
             }
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => is_x86_feature_detected!("avxvnni") && Isa::Avx2.is_available(),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::AvxVnni | Isa::Avx2 => false,
             Isa::Portable => true,
         }
     }

@@ -40,7 +40,7 @@ pub fn int8_ops(kernels: Kernels) -> f64 {
         // Safety: kernels of this instruction set exist only where there are tiles.
         return rate(kernels, |_| unsafe { matmul::multiply_tiles(LINKS) }) * 2.0;
     }
-    rate(kernels, |kernels| kernels.run(Int8Chains)) * 8.0
+    rate(kernels, |kernels| kernels.run_int8(Int8Chains)) * 8.0
 }
 
 /// Highest rate at which `data`, 4 bytes a value, is read, in bytes per second. With several threads each reads a part.

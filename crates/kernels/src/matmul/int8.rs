@@ -126,7 +126,7 @@ impl QuantisedRows {
         self.resize(rows, depth);
         if rows == 1 {
             let (data, scale) = (&mut self.data[..SPLIT * self.stride], &mut self.scales[0]);
-            return kernels.run(QuantiseFinely { x: x.row(0, depth), stride: self.stride, data, scale });
+            return kernels.run_int8(QuantiseFinely { x: x.row(0, depth), stride: self.stride, data, scale });
         }
         let (data, scales) = (&mut self.data, &mut self.scales);
         let data = SharedRows::new(RowsMut::new(data, self.stride));
@@ -134,7 +134,7 @@ impl QuantisedRows {
         let threads = if rows * depth < QUANTISE_PARALLEL_MIN { Threads::One } else { kernels.threads() };
         for_each(threads, rows.div_ceil(ROWS), |piece| {
             let rows = piece * ROWS..rows.min((piece + 1) * ROWS);
-            kernels.run(Quantise { x, rows, depth, stride: self.stride, data: &data, scales: &scales });
+            kernels.run_int8(Quantise { x, rows, depth, stride: self.stride, data: &data, scales: &scales });
         });
     }
 

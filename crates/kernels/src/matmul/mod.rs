@@ -184,7 +184,7 @@ impl PackedMatrix {
                 quantised.fill(kernels, (rows, self.n_in), x);
                 let (x, bias, depth, amx) = (&*quantised, self.bias.as_deref(), self.n_in, kernels.isa() == Isa::Amx);
                 self.in_pieces(kernels, rows, &y, |panels| {
-                    kernels.run(Int8Product { x, rows, depth, weights, bias, columns, y: &y, panels, amx });
+                    kernels.run_int8(Int8Product { x, rows, depth, weights, bias, columns, y: &y, panels, amx });
                 });
             }
         }

@@ -1,14 +1,15 @@
-//! AVX2 with FMA: 8 lanes, 16 registers.
+//! AVX2 with FMA, and with VNNI where the processor has it: 8 lanes, 16 registers.
 
 use std::arch::x86_64::*;
 
 use super::{Op, Simd, lanewise};
 
-/// Proof that the processor has AVX2 and FMA.
+/// Proof that the processor has AVX2 and FMA, and with `VNNI` AVX-VNNI as well.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(());
+pub(super) struct Avx2<const VNNI: bool>(());
 
-/// Signed bytes and their magnitudes: the processor multiplies unsigned bytes by signed ones, so one factor gives its signs to the other.
+/// Signed bytes and, for processors without VNNI, their magnitudes: unsigned bytes are multiplied by signed ones, so one factor gives its signs to the
+/// other. With VNNI the unsigned ones are 128 more.
 #[derive(Clone, Copy)]
 pub(super) struct Weights {
     signed: __m256i,
@@ -18,10 +19,16 @@ pub(super) struct Weights {
 /// Runs `op` compiled for AVX2.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn run<O: Op>(op: O) -> O::Output {
-    op.run(Avx2(()))
+    op.run(Avx2::<false>(()))
 }
 
-impl Avx2 {
+/// Runs `op` compiled for AVX2 with VNNI.
+#[target_feature(enable = "avx2,fma,avxvnni")]
+pub(super) fn run_vnni<O: Op>(op: O) -> O::Output {
+    op.run(Avx2::<true>(()))
+}
+
+impl<const VNNI: bool> Avx2<VNNI> {
     /// The nearest bf16 in the upper half of every word, with anything in the lower.
     #[inline(always)]
     fn rounded(self, x: __m256) -> __m256i {
@@ -48,16 +55,17 @@ impl Avx2 {
     }
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type V = __m256;
     type I = __m256i;
     type W = Weights;
     const LANES: usize = 8;
     const STATES: usize = 4;
     const TILE_ROWS: usize = 6;
-    const TILE_ROWS_DOT: usize = 4;
-    // Words have room for 15 bits, where bytes would be multiplied twice.
-    const WORDS: bool = true;
+    // The dot product without VNNI needs registers of its own.
+    const TILE_ROWS_DOT: usize = if VNNI { 6 } else { 4 };
+    // Words have room for 15 bits, where bytes are multiplied twice. With VNNI that is less work than to make words of weights.
+    const WORDS: bool = !VNNI;
 
     lanewise! {
         add(a, b) = _mm256_add_ps;
@@ -153,7 +161,13 @@ impl Simd for Avx2 {
             let values = _mm256_cvtps_epi32(x);
             let (low, high) = (_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
             let words = _mm_packs_epi32(low, high);
-            _mm_storel_epi64(dst.as_mut_ptr().cast(), _mm_packs_epi16(words, words));
+            let bytes = if VNNI {
+                let unsigned = _mm_add_epi16(words, _mm_set1_epi16(128));
+                _mm_packus_epi16(unsigned, unsigned)
+            } else {
+                _mm_packs_epi16(words, words)
+            };
+            _mm_storel_epi64(dst.as_mut_ptr().cast(), bytes);
         }
     }
 
@@ -220,15 +234,21 @@ impl Simd for Avx2 {
     fn dot4(self, acc: __m256i, x: __m256i, w: Weights) -> __m256i {
         // Safety: as above. Magnitudes are at most 127, so a pair of products fits 16 bits.
         unsafe {
+            if VNNI {
+                return _mm256_dpbusd_avx_epi32(acc, x, w.signed);
+            }
             let pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(x, w.signed));
             _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
 
     #[inline(always)]
-    fn unbiased(self, acc: __m256i, _: __m256i) -> __m256 {
+    fn unbiased(self, acc: __m256i, sums: __m256i) -> __m256 {
         // Safety: the token exists only where the processor has the instructions.
-        unsafe { _mm256_cvtepi32_ps(acc) }
+        unsafe {
+            let bias = if VNNI { _mm256_slli_epi32::<7>(sums) } else { _mm256_setzero_si256() };
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(acc, bias))
+        }
     }
 
     #[inline(always)]

@@ -172,7 +172,7 @@ impl Kernels {
             Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512::run(op) },
             // Safety: as above.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2::run(op) },
+            Isa::AvxVnni | Isa::Avx2 => unsafe { avx2::run(op) },
             _ => op.run(portable::Portable),
         }
     }
@@ -184,6 +184,17 @@ impl Kernels {
             // Safety: `Kernels` exists for available instruction sets only.
             #[cfg(target_arch = "x86_64")]
             Isa::Amx | Isa::Avx512Bf16 => unsafe { avx512::run_bf16(op) },
+            _ => self.run(op),
+        }
+    }
+
+    /// The same for an `op` on 8-bit integers.
+    #[inline]
+    pub(crate) fn run_int8<O: Op>(self, op: O) -> O::Output {
+        match self.isa() {
+            // Safety: `Kernels` exists for available instruction sets only.
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => unsafe { avx2::run_vnni(op) },
             _ => self.run(op),
         }
     }
