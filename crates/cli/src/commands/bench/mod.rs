@@ -82,19 +82,19 @@ pub struct BenchArgs {
 
 /// The content of the JSON file.
 #[derive(Serialize)]
-struct Figures {
-    machine: Machine,
+struct Figures<'a> {
+    machine: &'a Machine,
     time: String,
     /// By number of threads.
-    limits: Vec<Limits>,
+    limits: &'a [Limits],
     /// One camera, `threads` threads: preset, format, times.
     step_ms: serde_json::Value,
     /// Other numbers of cameras and threads.
-    step_ms_variants: Vec<StepTimes>,
-    history: Vec<HistoryPoint>,
-    sequences: Vec<SequencePoint>,
-    training: Vec<TrainingTime>,
-    peers: Vec<Comparison>,
+    step_ms_variants: Vec<&'a StepTimes>,
+    history: &'a [HistoryPoint],
+    sequences: &'a [SequencePoint],
+    training: &'a [TrainingTime],
+    peers: &'a [Comparison],
     claims: Vec<Claim>,
     peak_rss_mb: Option<f64>,
 }
@@ -134,77 +134,134 @@ pub fn run(args: BenchArgs) -> Result<()> {
         sequence_max: longest(if args.quick { 100 } else { 10_000 }),
     };
     let cameras: Vec<usize> =
-        if args.cameras.is_empty() { vec![1, 2] } else { args.cameras.into_iter().map(usize::from).collect() };
-    let or = |chosen: Vec<Preset>, all: &[Preset]| if chosen.is_empty() { all.to_vec() } else { chosen };
-    let presets = or(args.presets, &[Preset::Tabletop, Preset::Small, Preset::Base]);
-    let formats = if args.formats.is_empty() { Format::ALL.to_vec() } else { args.formats };
-    let wanted = |section| args.only.is_empty() || args.only.contains(&section);
-    let peers = args.peers.as_deref().map_or(Ok(Vec::new()), peers::read)?;
-    let machine = Machine::this();
-    output::print(&machine)?;
-
-    let limits = if wanted(Section::Limits) { limits::measure(effort.threads)? } else { Vec::new() };
-    print(&limits, limits::table)?;
-
-    let mut times = Vec::new();
-    for &preset in presets.iter().filter(|_| wanted(Section::Steps)) {
-        times.extend(steps::measure(preset, &formats, &cameras, effort)?);
-    }
-    print(&times, steps::table)?;
-
+        if args.cameras.is_empty() { vec![1, 2] } else { args.cameras.iter().copied().map(usize::from).collect() };
+    let or = |chosen: &[Preset], all: &[Preset]| if chosen.is_empty() { all.to_vec() } else { chosen.to_vec() };
+    let presets = or(&args.presets, &[Preset::Tabletop, Preset::Small, Preset::Base]);
+    let formats = if args.formats.is_empty() { Format::ALL.to_vec() } else { args.formats.clone() };
     let trunk = if args.quick { Preset::Small } else { Preset::Base };
     let trunk = if presets.contains(&trunk) { trunk } else { presets[0] };
-    let history = if wanted(Section::History) { trunks::history(trunk, &formats, effort)? } else { Vec::new() };
-    print(&history, trunks::history_table)?;
-    let sequences = if wanted(Section::Sequences) { trunks::sequences(trunk, &formats, effort)? } else { Vec::new() };
-    print(&sequences, trunks::sequence_table)?;
-    let training = if wanted(Section::Training) { training(effort, args.quick)? } else { Vec::new() };
-    print(&training, training_table)?;
-    print(&peers, peers::table)?;
-    let claims = claims::judge(&times, trunk, (&history, &sequences));
-    print(&claims, claims::table)?;
+    let peers = args.peers.as_deref().map_or(Ok(Vec::new()), peers::read)?;
+    let mut measured = Measured::new(effort.threads, trunk, peers);
+    output::print(&measured.machine)?;
 
-    if let Some(path) = &args.report {
-        let tables = [
-            ("Promises", html(&claims, claims::table)),
-            ("Limits of the machine", html(&limits, limits::table)),
-            ("A control step", html(&times, steps::table)),
-            ("In turn with other engines", html(&peers, peers::table)),
-            ("Learning", html(&training, training_table)),
-            ("Steps after long histories", html(&history, trunks::history_table)),
-            ("Whole sequences", html(&sequences, trunks::sequence_table)),
-        ];
-        let page = report::html(&machine, &tables, &history, &sequences);
-        write_atomically(path, page.as_bytes())?;
+    for section in
+        Section::value_variants().iter().filter(|section| args.only.is_empty() || args.only.contains(section))
+    {
+        match section {
+            Section::Limits => {
+                measured.limits = limits::measure(effort.threads)?;
+                print(&measured.limits, limits::table)?;
+            }
+            Section::Steps => {
+                for &preset in &presets {
+                    measured.steps.extend(steps::measure(preset, &formats, &cameras, effort)?);
+                    measured.write(&args)?;
+                }
+                print(&measured.steps, steps::table)?;
+            }
+            Section::History => {
+                measured.history = trunks::history(trunk, &formats, effort)?;
+                print(&measured.history, trunks::history_table)?;
+            }
+            Section::Sequences => {
+                measured.sequences = trunks::sequences(trunk, &formats, effort)?;
+                print(&measured.sequences, trunks::sequence_table)?;
+            }
+            Section::Training => {
+                measured.training = training(effort, args.quick)?;
+                print(&measured.training, training_table)?;
+            }
+        }
+        measured.write(&args)?;
     }
-    if let Some(path) = &args.json {
-        let (step_ms, step_ms_variants) = by_preset(times, effort.threads)?;
-        let figures = Figures {
-            machine,
+    print(&measured.peers, peers::table)?;
+    print(&measured.claims(), claims::table)
+}
+
+/// What has been measured so far.
+struct Measured {
+    machine: Machine,
+    /// Threads of the main measurement.
+    threads: usize,
+    /// Whose trunk `history` and `sequences` are of.
+    trunk: Preset,
+    limits: Vec<Limits>,
+    steps: Vec<StepTimes>,
+    history: Vec<HistoryPoint>,
+    sequences: Vec<SequencePoint>,
+    training: Vec<TrainingTime>,
+    peers: Vec<Comparison>,
+}
+
+impl Measured {
+    fn new(threads: usize, trunk: Preset, peers: Vec<Comparison>) -> Self {
+        Self {
+            machine: Machine::this(),
+            threads,
+            trunk,
+            limits: Vec::new(),
+            steps: Vec::new(),
+            history: Vec::new(),
+            sequences: Vec::new(),
+            training: Vec::new(),
+            peers,
+        }
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        claims::judge(&self.steps, self.trunk, (&self.history, &self.sequences))
+    }
+
+    /// Writes the files that were asked for. It is done after every part, so that an interruption loses one part at most.
+    fn write(&self, args: &BenchArgs) -> Result<()> {
+        if let Some(path) = &args.report {
+            write_atomically(path, self.page().as_bytes())?;
+        }
+        if let Some(path) = &args.json {
+            write_atomically(path, (serde_json::to_string_pretty(&self.figures()?)? + "\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn page(&self) -> String {
+        let tables = [
+            ("Promises", html(&self.claims(), claims::table)),
+            ("Limits of the machine", html(&self.limits, limits::table)),
+            ("A control step", html(&self.steps, steps::table)),
+            ("In turn with other engines", html(&self.peers, peers::table)),
+            ("Learning", html(&self.training, training_table)),
+            ("Steps after long histories", html(&self.history, trunks::history_table)),
+            ("Whole sequences", html(&self.sequences, trunks::sequence_table)),
+        ];
+        report::html(&self.machine, &tables, &self.history, &self.sequences)
+    }
+
+    fn figures(&self) -> Result<Figures<'_>> {
+        let (step_ms, step_ms_variants) = by_preset(&self.steps, self.threads)?;
+        Ok(Figures {
+            machine: &self.machine,
             time: Utc::now().to_string(),
-            limits,
+            limits: &self.limits,
             step_ms,
             step_ms_variants,
-            history,
-            sequences,
-            training,
-            peers,
-            claims,
+            history: &self.history,
+            sequences: &self.sequences,
+            training: &self.training,
+            peers: &self.peers,
+            claims: self.claims(),
             peak_rss_mb: peak_rss_mb(),
-        };
-        write_atomically(path, (serde_json::to_string_pretty(&figures)? + "\n").as_bytes())?;
+        })
     }
-    Ok(())
 }
 
 /// The main measurements, one camera on `threads` threads, by preset and format, and the others.
-fn by_preset(times: Vec<StepTimes>, threads: usize) -> Result<(serde_json::Value, Vec<StepTimes>)> {
+fn by_preset(times: &[StepTimes], threads: usize) -> Result<(serde_json::Value, Vec<&StepTimes>)> {
     let (main, variants): (Vec<_>, Vec<_>) =
-        times.into_iter().partition(|time| time.cameras == 1 && time.threads == threads);
+        times.iter().partition(|time| time.cameras == 1 && time.threads == threads);
     let mut step_ms = serde_json::Map::new();
     for time in main {
         let of_preset = step_ms.entry(time.preset.to_string()).or_insert_with(|| serde_json::json!({}));
-        of_preset[time.precision.as_str()] = serde_json::to_value(&time)?;
+        of_preset[time.precision.as_str()] = serde_json::to_value(time)?;
     }
     Ok((step_ms.into(), variants))
 }

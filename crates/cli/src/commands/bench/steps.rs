@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{Effort, median, percentile, sorted};
 use crate::interrupt;
+use crate::progress::Progress;
 use crate::table::Table;
 
 /// Steps before the clock starts: caches, page tables and clock rates settle.
@@ -68,22 +69,34 @@ pub fn checkpoint(preset: Preset, cameras: usize) -> Result<Checkpoint> {
 
 /// All formats of a preset: with one camera on one thread and on several, with more cameras on several.
 pub fn measure(preset: Preset, formats: &[Format], cameras: &[usize], effort: Effort) -> Result<Vec<StepTimes>> {
+    let counts = |cameras| {
+        let mut counts = if cameras == 1 { vec![effort.threads, 1] } else { vec![effort.threads] };
+        counts.dedup();
+        counts
+    };
+    let total = cameras.iter().map(|&cameras| formats.len() * counts(cameras).len() * (WARM_UP + effort.steps)).sum();
+    let progress = Progress::start(&format!("bench of {preset}"), total, "steps");
     let mut times = Vec::new();
     for &cameras in cameras {
         let checkpoint = checkpoint(preset, cameras)?;
         for &format in formats {
             let model = Arc::new(Model::from_checkpoint(format, &checkpoint)?);
-            let mut counts = if cameras == 1 { vec![effort.threads, 1] } else { vec![effort.threads] };
-            counts.dedup();
-            for threads in counts {
-                times.push(time(&model, preset, format, threads, effort.steps)?);
+            for threads in counts(cameras) {
+                times.push(time(&model, preset, (format, threads), effort.steps, &progress)?);
             }
         }
     }
+    progress.finish();
     Ok(times)
 }
 
-fn time(model: &Arc<Model>, preset: Preset, format: Format, threads: usize, steps: usize) -> Result<StepTimes> {
+fn time(
+    model: &Arc<Model>,
+    preset: Preset,
+    (format, threads): (Format, usize),
+    steps: usize,
+    progress: &Progress,
+) -> Result<StepTimes> {
     let options = RuntimeOptions { threads: NonZeroUsize::new(threads), ..RuntimeOptions::default() };
     let mut session = Session::new(Arc::clone(model), &options)?;
     let mut observation = blank(session.features());
@@ -96,6 +109,7 @@ fn time(model: &Arc<Model>, preset: Preset, format: Format, threads: usize, step
         }
         session.act(&observation, &mut chunk)?;
         timings.push(session.timings());
+        progress.advance(format!("{format}, {threads} threads, {:.1} ms", session.timings().total_ns() as f64 / 1e6));
     }
     let timings = timings.split_off(WARM_UP);
     let part = |read: fn(&StepTimings) -> u64| median(timings.iter().map(|t| read(t) as f64 / 1e6).collect());

@@ -5,6 +5,7 @@ use robomamba_model::{BackboneConfig, ModelConfig, Preset, param_specs};
 use robomamba_train::{Precision, ThroughputConfig, measure_throughput};
 
 use super::{TrainingTime, median, steps};
+use crate::progress::Progress;
 
 /// Blocks of the trunk that learns alone, each as wide as those of `base`, and what it learns from: sequences of so
 /// many steps.
@@ -35,10 +36,17 @@ pub fn measure(threads: usize, quick: bool) -> Result<Vec<TrainingTime>> {
         known_tokens,
     };
     let runs = models.iter().flat_map(|model| [(model, Precision::F32), (model, Precision::Bf16)]);
-    pool.install(|| {
-        runs.map(|((work, config, known_tokens), precision)| time(work, config, size(precision, *known_tokens)))
-            .collect()
-    })
+    let progress = Progress::start("bench of training", 2 * models.len(), "models");
+    let times = pool.install(|| {
+        runs.map(|((work, config, known_tokens), precision)| {
+            let measured = time(work, config, size(precision, *known_tokens))?;
+            progress.advance(format!("{work}, {precision}: {:.0} ms", measured.ms));
+            Ok(measured)
+        })
+        .collect()
+    });
+    progress.finish();
+    times
 }
 
 /// `base` with few blocks; its encoders, which do not learn here, are as small as they can be.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Effort, median, percentile, steps};
 use crate::interrupt;
 use crate::machine::rss_bytes;
+use crate::progress::Progress;
 use crate::table::Table;
 
 /// Histories at which steps are timed.
@@ -105,23 +106,26 @@ fn tokens(count: usize, width: usize) -> Vec<f32> {
 /// Steps of both trunks in every format after histories of growing length.
 pub fn history(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec<HistoryPoint>> {
     let bench = Bench::new(preset, effort.threads, effort.history_max.min(CONTEXT) + REPEATS)?;
+    let progress = Progress::start("bench of histories", bench.weights.len() * formats.len(), "trunks");
     let mut points = Vec::new();
     for (trunk, config, weights) in &bench.weights {
         for &format in formats {
             let backbone = Backbone::new(format, config, weights, "backbone")?;
-            let of = bench.pool.install(|| histories(trunk, format, &backbone, bench.kernels, effort));
+            let of = bench.pool.install(|| histories((trunk, format), &backbone, bench.kernels, effort, &progress));
             points.extend(of.with_context(|| format!("{trunk} in {format}"))?);
+            progress.advance(format!("{trunk} in {format}"));
         }
     }
+    progress.finish();
     Ok(points)
 }
 
 fn histories(
-    trunk: &'static str,
-    format: Format,
+    (trunk, format): (&'static str, Format),
     backbone: &Backbone,
     kernels: Kernels,
     effort: Effort,
+    progress: &Progress,
 ) -> Result<Vec<HistoryPoint>> {
     let width = backbone.d_model();
     let is_mamba = matches!(backbone, Backbone::Mamba(_));
@@ -137,6 +141,7 @@ fn histories(
         while done < history {
             interrupt::check()?;
             done += advance(backbone, &mut state, (done, history), &mut workspace)?;
+            progress.say(format!("{trunk} in {format}, {done} of {longest} steps"));
         }
         // What the first measurements take in memory is there from the third on.
         let resident = rss_bytes().filter(|_| is_mamba && history >= WARM);
@@ -242,17 +247,22 @@ fn sequence_ms(backbone: &Backbone, count: usize, workspace: &mut Workspace) -> 
 /// Sequences of growing length through both trunks in every format.
 pub fn sequences(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec<SequencePoint>> {
     let bench = Bench::new(preset, effort.threads, effort.sequence_max)?;
+    let lengths = || [100, 512, 1_000, 10_000].into_iter().filter(|&tokens| tokens <= effort.sequence_max);
+    let total = bench.weights.len() * formats.len() * lengths().count();
+    let progress = Progress::start("bench of sequences", total, "sequences");
     let mut points = Vec::new();
     for (trunk, config, weights) in &bench.weights {
         for &format in formats {
             let backbone = Backbone::new(format, config, weights, "backbone")?;
-            for tokens in [100, 512, 1_000, 10_000].into_iter().filter(|&tokens| tokens <= effort.sequence_max) {
+            for tokens in lengths() {
                 let mut workspace = Workspace::new(bench.kernels);
                 let ms = bench.pool.install(|| sequence_ms(&backbone, tokens, &mut workspace))?;
                 points.push(SequencePoint { trunk, precision: format.to_string(), tokens, ms });
+                progress.advance(format!("{trunk} in {format}, {tokens} tokens: {ms:.0} ms"));
             }
         }
     }
+    progress.finish();
     Ok(points)
 }
 
