@@ -10,6 +10,7 @@ mod training;
 mod trunks;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -51,7 +52,7 @@ pub struct BenchArgs {
     /// Formats of the matrices; repeatable [default: f32, bf16, int8]
     #[arg(long = "precision", value_name = "FORMAT")]
     formats: Vec<Format>,
-    /// Numbers of cameras; repeatable [default: 1, 2]
+    /// Numbers of cameras; repeatable [default: 1 and 2, with --quick 1]
     #[arg(long = "cameras", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     cameras: Vec<u8>,
     /// Control steps that are timed per model
@@ -63,7 +64,7 @@ pub struct BenchArgs {
     /// Fewer repetitions and shorter histories: a minute in all
     #[arg(long)]
     quick: bool,
-    /// Longest history and longest sequence of the trunks [default: 100000 and 10000, with --quick 1000 and 100]
+    /// Longest history and longest sequence of the trunks [default: 100000 and 10000, with --quick 100]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     longest: Option<u32>,
     /// Measure only this; repeatable [default: everything]
@@ -118,6 +119,12 @@ struct TrainingTime {
 #[derive(Clone, Copy)]
 struct Effort {
     steps: usize,
+    /// Steps before the clock starts: caches, page tables and clock rates settle.
+    warm_up: usize,
+    /// Time for the steps of one model, after which a few are enough.
+    patience: Duration,
+    /// Whether one camera is measured on one thread as well.
+    on_one_thread: bool,
     threads: usize,
     /// Longest history of a trunk, and longest sequence.
     history_max: usize,
@@ -129,12 +136,18 @@ pub fn run(args: BenchArgs) -> Result<()> {
     let longest = |default| args.longest.map_or(default, |longest| longest as usize);
     let effort = Effort {
         steps: if args.quick { 20 } else { args.steps as usize },
+        warm_up: if args.quick { 1 } else { 10 },
+        patience: if args.quick { Duration::from_millis(250) } else { Duration::MAX },
+        on_one_thread: !args.quick,
         threads: args.threads.into(),
-        history_max: longest(if args.quick { 1_000 } else { 100_000 }),
+        history_max: longest(if args.quick { 100 } else { 100_000 }),
         sequence_max: longest(if args.quick { 100 } else { 10_000 }),
     };
-    let cameras: Vec<usize> =
-        if args.cameras.is_empty() { vec![1, 2] } else { args.cameras.iter().copied().map(usize::from).collect() };
+    let cameras: Vec<usize> = match (args.cameras.as_slice(), args.quick) {
+        ([], true) => vec![1],
+        ([], false) => vec![1, 2],
+        (chosen, _) => chosen.iter().copied().map(usize::from).collect(),
+    };
     let or = |chosen: &[Preset], all: &[Preset]| if chosen.is_empty() { all.to_vec() } else { chosen.to_vec() };
     let presets = or(&args.presets, &[Preset::Tabletop, Preset::Small, Preset::Base]);
     let formats = if args.formats.is_empty() { Format::ALL.to_vec() } else { args.formats.clone() };

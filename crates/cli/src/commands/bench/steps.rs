@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 use robomamba_model::{Checkpoint, Preset, TextTokenizer};
@@ -14,8 +15,8 @@ use crate::interrupt;
 use crate::progress::Progress;
 use crate::table::Table;
 
-/// Steps before the clock starts: caches, page tables and clock rates settle.
-const WARM_UP: usize = 10;
+/// Steps that are timed at least, whatever the patience.
+const STEPS_MIN: usize = 3;
 
 /// Times of one model.
 #[derive(Clone, Debug, Serialize)]
@@ -70,11 +71,13 @@ pub fn checkpoint(preset: Preset, cameras: usize) -> Result<Checkpoint> {
 /// All formats of a preset: with one camera on one thread and on several, with more cameras on several.
 pub fn measure(preset: Preset, formats: &[Format], cameras: &[usize], effort: Effort) -> Result<Vec<StepTimes>> {
     let counts = |cameras| {
-        let mut counts = if cameras == 1 { vec![effort.threads, 1] } else { vec![effort.threads] };
+        let mut counts =
+            if cameras == 1 && effort.on_one_thread { vec![effort.threads, 1] } else { vec![effort.threads] };
         counts.dedup();
         counts
     };
-    let total = cameras.iter().map(|&cameras| formats.len() * counts(cameras).len() * (WARM_UP + effort.steps)).sum();
+    let total =
+        cameras.iter().map(|&cameras| formats.len() * counts(cameras).len() * (effort.warm_up + effort.steps)).sum();
     let progress = Progress::start(&format!("bench of {preset}"), total, "steps");
     let mut times = Vec::new();
     for &cameras in cameras {
@@ -82,7 +85,7 @@ pub fn measure(preset: Preset, formats: &[Format], cameras: &[usize], effort: Ef
         for &format in formats {
             let model = Arc::new(Model::from_checkpoint(format, &checkpoint)?);
             for threads in counts(cameras) {
-                times.push(time(&model, preset, (format, threads), effort.steps, &progress)?);
+                times.push(time(&model, preset, (format, threads), effort, &progress)?);
             }
         }
     }
@@ -94,15 +97,16 @@ fn time(
     model: &Arc<Model>,
     preset: Preset,
     (format, threads): (Format, usize),
-    steps: usize,
+    effort: Effort,
     progress: &Progress,
 ) -> Result<StepTimes> {
     let options = RuntimeOptions { threads: NonZeroUsize::new(threads), ..RuntimeOptions::default() };
     let mut session = Session::new(Arc::clone(model), &options)?;
     let mut observation = blank(session.features());
     let mut chunk = ActionChunk::default();
-    let mut timings = Vec::with_capacity(steps);
-    for step in 0..WARM_UP + steps {
+    let mut timings = Vec::with_capacity(effort.warm_up + effort.steps);
+    let start = Instant::now();
+    for step in 0..effort.warm_up + effort.steps {
         interrupt::check()?;
         for (i, (_, image)) in observation.images.iter_mut().enumerate() {
             image.data_mut()[step % 97 + i] ^= 0xff;
@@ -110,8 +114,11 @@ fn time(
         session.act(&observation, &mut chunk)?;
         timings.push(session.timings());
         progress.advance(format!("{format}, {threads} threads, {:.1} ms", session.timings().total_ns() as f64 / 1e6));
+        if step >= effort.warm_up + STEPS_MIN - 1 && start.elapsed() > effort.patience {
+            break;
+        }
     }
-    let timings = timings.split_off(WARM_UP);
+    let timings = timings.split_off(effort.warm_up);
     let part = |read: fn(&StepTimings) -> u64| median(timings.iter().map(|t| read(t) as f64 / 1e6).collect());
     let totals = sorted(timings.iter().map(|t| t.total_ns() as f64 / 1e6).collect());
     Ok(StepTimes {
@@ -119,7 +126,7 @@ fn time(
         precision: format.to_string(),
         cameras: observation.images.len(),
         threads,
-        steps,
+        steps: timings.len(),
         p50: percentile(&totals, 50.0),
         p95: percentile(&totals, 95.0),
         p99: percentile(&totals, 99.0),
