@@ -30,7 +30,12 @@ impl Progress {
 
     /// One more unit is done; `message` says how it goes.
     pub fn advance(&self, message: impl Into<String>) {
-        self.bar.inc(1);
+        self.advance_by(1, message);
+    }
+
+    /// The same for `units` of them.
+    pub fn advance_by(&self, units: usize, message: impl Into<String>) {
+        self.bar.inc(units as u64);
         self.say(message);
     }
 

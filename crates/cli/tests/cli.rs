@@ -435,6 +435,18 @@ fn the_benchmark_measures_what_it_promises() {
 }
 
 #[test]
+fn a_killed_benchmark_leaves_what_it_has_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = ["bench", "--preset", "nano", "--steps", "1000000", "--json", "bench.json", "--report", "bench.html"];
+    let child = command(dir.path(), &bench).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(kill_when(child, || dir.path().join("bench.json").exists()), "it ended before it could be killed");
+    let figures = json(dir.path().join("bench.json"));
+    assert_eq!(figures["limits"].as_array().unwrap().len(), 2);
+    assert_eq!(figures["step_ms"].as_object().unwrap().len(), 0);
+    assert!(fs::read_to_string(dir.path().join("bench.html")).unwrap().contains("Limits of the machine"));
+}
+
+#[test]
 fn the_benchmark_measures_only_what_is_asked_and_shows_the_peers() {
     let dir = tempfile::tempdir().unwrap();
     let bench = ["bench", "--steps", "5", "--preset", "nano", "--json", "bench.json"];

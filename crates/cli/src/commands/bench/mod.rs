@@ -61,7 +61,7 @@ pub struct BenchArgs {
     /// Threads of the main measurement; variants with one thread come beside it
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// Fewer repetitions and shorter histories: a minute in all
+    /// A minute in all: one camera, all threads, short histories, and few steps, whose percentiles say little
     #[arg(long)]
     quick: bool,
     /// Longest history and longest sequence of the trunks [default: 100000 and 10000, with --quick 100]
@@ -131,18 +131,37 @@ struct Effort {
     sequence_max: usize,
 }
 
+impl Effort {
+    fn of(args: &BenchArgs) -> Self {
+        let threads = args.threads.into();
+        let longest = |default| args.longest.map_or(default, |longest| longest as usize);
+        if args.quick {
+            Self {
+                steps: 20,
+                warm_up: 1,
+                patience: Duration::from_millis(250),
+                on_one_thread: false,
+                threads,
+                history_max: longest(100),
+                sequence_max: longest(100),
+            }
+        } else {
+            Self {
+                steps: args.steps as usize,
+                warm_up: 10,
+                patience: Duration::MAX,
+                on_one_thread: true,
+                threads,
+                history_max: longest(100_000),
+                sequence_max: longest(10_000),
+            }
+        }
+    }
+}
+
 /// Runs `bench`.
 pub fn run(args: BenchArgs) -> Result<()> {
-    let longest = |default| args.longest.map_or(default, |longest| longest as usize);
-    let effort = Effort {
-        steps: if args.quick { 20 } else { args.steps as usize },
-        warm_up: if args.quick { 1 } else { 10 },
-        patience: if args.quick { Duration::from_millis(250) } else { Duration::MAX },
-        on_one_thread: !args.quick,
-        threads: args.threads.into(),
-        history_max: longest(if args.quick { 100 } else { 100_000 }),
-        sequence_max: longest(if args.quick { 100 } else { 10_000 }),
-    };
+    let effort = Effort::of(&args);
     let cameras: Vec<usize> = match (args.cameras.as_slice(), args.quick) {
         ([], true) => vec![1],
         ([], false) => vec![1, 2],

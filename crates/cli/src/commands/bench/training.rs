@@ -78,3 +78,19 @@ fn time(work: &str, config: &ModelConfig, size: ThroughputConfig) -> Result<Trai
         steps_per_s: rate,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_policy_is_measured_in_both_precisions() {
+        let policy = Preset::Tabletop.config(steps::robot(Preset::Tabletop, 1));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let size =
+                ThroughputConfig { n_episode: 1, n_step: 2, n_repeat: 1, lanes: 1, precision, known_tokens: false };
+            let time = time("tabletop", &policy, size).unwrap();
+            assert!(time.ms > 0.0 && time.precision == precision.to_string(), "{time:?}");
+        }
+    }
+}

@@ -106,18 +106,24 @@ fn tokens(count: usize, width: usize) -> Vec<f32> {
 /// Steps of both trunks in every format after histories of growing length.
 pub fn history(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec<HistoryPoint>> {
     let bench = Bench::new(preset, effort.threads, effort.history_max.min(CONTEXT) + REPEATS)?;
-    let progress = Progress::start("bench of histories", bench.weights.len() * formats.len(), "trunks");
+    let total: usize = bench.weights.iter().map(|(trunk, ..)| histories_of(trunk, effort).max().unwrap_or(0)).sum();
+    let progress = Progress::start("bench of histories", total * formats.len(), "steps");
     let mut points = Vec::new();
     for (trunk, config, weights) in &bench.weights {
         for &format in formats {
             let backbone = Backbone::new(format, config, weights, "backbone")?;
             let of = bench.pool.install(|| histories((trunk, format), &backbone, bench.kernels, effort, &progress));
             points.extend(of.with_context(|| format!("{trunk} in {format}"))?);
-            progress.advance(format!("{trunk} in {format}"));
         }
     }
     progress.finish();
     Ok(points)
+}
+
+/// The histories after which a trunk is timed.
+fn histories_of(trunk: &str, effort: Effort) -> impl Iterator<Item = usize> {
+    let longest = if trunk == "mamba" { effort.history_max } else { effort.history_max.min(CONTEXT) };
+    HISTORIES.into_iter().filter(move |&history| history <= longest)
 }
 
 fn histories(
@@ -129,7 +135,6 @@ fn histories(
 ) -> Result<Vec<HistoryPoint>> {
     let width = backbone.d_model();
     let is_mamba = matches!(backbone, Backbone::Mamba(_));
-    let longest = if is_mamba { effort.history_max } else { effort.history_max.min(CONTEXT) };
     let (x, mut hidden) = (tokens(1, width), vec![0.0; width]);
     let mut workspace = Workspace::new(kernels);
     let mut state = backbone.zeros();
@@ -137,11 +142,12 @@ fn histories(
     let (mut done, mut points) = (0, Vec::with_capacity(HISTORIES.len()));
     // Written once before memory is watched, so that it does not grow by them.
     let [mut times, mut times_first] = [(); 2].map(|()| vec![f64::MAX; REPEATS_LONG]);
-    for history in HISTORIES.into_iter().filter(|&history| history <= longest) {
+    for history in histories_of(trunk, effort) {
         while done < history {
             interrupt::check()?;
-            done += advance(backbone, &mut state, (done, history), &mut workspace)?;
-            progress.say(format!("{trunk} in {format}, {done} of {longest} steps"));
+            let count = advance(backbone, &mut state, (done, history), &mut workspace)?;
+            done += count;
+            progress.advance_by(count, format!("{trunk} in {format}, {done} steps"));
         }
         // What the first measurements take in memory is there from the third on.
         let resident = rss_bytes().filter(|_| is_mamba && history >= WARM);
@@ -248,8 +254,8 @@ fn sequence_ms(backbone: &Backbone, count: usize, workspace: &mut Workspace) -> 
 pub fn sequences(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec<SequencePoint>> {
     let bench = Bench::new(preset, effort.threads, effort.sequence_max)?;
     let lengths = || [100, 512, 1_000, 10_000].into_iter().filter(|&tokens| tokens <= effort.sequence_max);
-    let total = bench.weights.len() * formats.len() * lengths().count();
-    let progress = Progress::start("bench of sequences", total, "sequences");
+    let total = bench.weights.len() * formats.len() * lengths().sum::<usize>();
+    let progress = Progress::start("bench of sequences", total, "tokens");
     let mut points = Vec::new();
     for (trunk, config, weights) in &bench.weights {
         for &format in formats {
@@ -258,7 +264,7 @@ pub fn sequences(preset: Preset, formats: &[Format], effort: Effort) -> Result<V
                 let mut workspace = Workspace::new(bench.kernels);
                 let ms = bench.pool.install(|| sequence_ms(&backbone, tokens, &mut workspace))?;
                 points.push(SequencePoint { trunk, precision: format.to_string(), tokens, ms });
-                progress.advance(format!("{trunk} in {format}, {tokens} tokens: {ms:.0} ms"));
+                progress.advance_by(tokens, format!("{trunk} in {format}, {tokens} tokens: {ms:.0} ms"));
             }
         }
     }
