@@ -7,38 +7,38 @@
 
 mod args;
 mod commands;
-mod drive;
-mod figures;
-mod film;
 mod interrupt;
-mod interval;
 mod loaded;
+mod logging;
 mod machine;
-mod mcap_log;
 mod output;
 mod parallel;
 mod progress;
-mod report;
 mod run_folder;
 mod summary;
-mod table;
-mod trace;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
 
 /// A recurrent robot policy that sees, reads, remembers and acts in real time on a CPU.
 #[derive(Parser)]
 #[command(name = "robomamba", version, arg_required_else_help = true)]
 struct Cli {
+    /// Log more: once for what is loaded and used, twice for every detail; RUST_LOG chooses by module
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: commands::Command,
 }
 
 /// The command line: parses the arguments of the process and runs the subcommand.
+///
+/// The exit code is 0 when the command did all it was asked for, 1 on an error, 2 for arguments that cannot be parsed,
+/// and 130 when Ctrl-C ended it early, even where it has written what it had by then.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    logging::install(cli.verbose);
     match interrupt::install().and_then(|()| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use robomamba_model::{BackboneConfig, ModelConfig, param_specs};
+use robomamba_policy::Environment;
 use robomamba_runtime::{Format, LoadOptions, Model, RuntimeOptions, Session};
-use robomamba_sim::{Environment, Tabletop};
+use robomamba_sim::Tabletop;
+
+use crate::machine;
 
 /// The shipped checkpoint, relative to the project's root.
 const SHIPPED: &str = "checkpoints/tabletop";
@@ -50,8 +53,10 @@ impl Loaded {
         let path = &resolve(path);
         let context = || format!("cannot load the checkpoint {}", path.display());
         let model =
-            robomamba_kernels::with_large_blocks_apart(|| Model::load_with(options, path)).with_context(context)?;
+            robomamba_kernels::with_large_blocks_apart(|| Model::load_with(path, &options)).with_context(context)?;
         let model = Arc::new(model);
+        let (checkpoint, precision) = (path.display(), options.format);
+        tracing::info!(%checkpoint, %precision, kernels = machine::kernels(), "checkpoint loaded");
         let loaded = Self { path: path.into(), model, format: options.format };
         loaded.check_robot().with_context(context)?;
         Ok(loaded)
@@ -77,7 +82,9 @@ impl Loaded {
     /// # Errors
     /// When threads cannot be started.
     pub fn session(&self) -> Result<Session> {
-        Ok(Session::new(Arc::clone(&self.model), &RuntimeOptions::default())?)
+        let session = Session::new(Arc::clone(&self.model), &RuntimeOptions::default())?;
+        tracing::info!(threads = session.threads(), "session started");
+        Ok(session)
     }
 
     /// A session of one thread, for running many at the same time.
@@ -111,9 +118,9 @@ impl Loaded {
                     text.num_hidden_layers, text.hidden_size, text.vocab_size
                 ),
             ),
-            ("Trunk", trunk(&config.backbone)),
+            ("Backbone", backbone(&config.backbone)),
             ("Precision", self.format.to_string()),
-            ("Plan", format!("{}, anew at every step", config.action_head.summary())),
+            ("Action chunk", format!("{}, anew at every step", config.action_head.summary())),
         ]
     }
 
@@ -140,7 +147,7 @@ fn text(features: &robomamba_policy::FeatureSpec) -> String {
     )
 }
 
-fn trunk(backbone: &BackboneConfig) -> String {
+fn backbone(backbone: &BackboneConfig) -> String {
     let kind = match backbone {
         BackboneConfig::Mamba(mamba) => format!("Mamba with {} states per channel", mamba.d_state),
         BackboneConfig::Transformer(transformer) => {

@@ -1,6 +1,6 @@
 //! Action chunks, and the queue that executes them.
 
-use crate::{FeatureSpec, Observation, Policy, PolicyError};
+use crate::{Episode, FeatureSpec, Observation, Outcome, Policy, PolicyError};
 
 /// The actions of the next `chunk_size` control steps, `f32 [chunk_size, action_dim]` in robot units.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,41 +23,47 @@ impl ActionChunk {
     pub fn action(&self, step: usize) -> Option<&[f32]> {
         self.actions.chunks_exact(self.action_dim.max(1)).nth(step)
     }
+
+    /// Becomes a chunk of one step, `action` `[action_dim]`, without a success probability.
+    pub fn set_action(&mut self, action: &[f32]) {
+        self.actions.clear();
+        self.actions.extend_from_slice(action);
+        self.action_dim = action.len();
+        self.success_probability = None;
+    }
 }
 
-/// Executes chunks: it asks the wrapped policy at **every** step, so that its state advances, and
-/// blends what the last `horizon` chunks planned for the present step.
+/// Executes chunks: at every step it blends what the last `horizon` chunks hold for the present step.
 ///
-/// The weights are `exp(-decay * age)` with the newest plan at age 0, the temporal ensemble of ACT
-/// (Zhao et al. 2023, arXiv 2304.13705, section IV.B, whose `w_0` is the oldest plan and whose sign is
-/// therefore the other way round). A horizon of 1 executes the first action of the newest chunk.
-///
-/// [`ChunkQueue::replanning_every`] keeps to a plan for several steps.
+/// The wrapped policy acts at **every** step, so that its state advances. The weights are `exp(-decay * age)` with the
+/// newest chunk at age 0: the temporal ensemble of ACT (Zhao et al. 2023, arXiv 2304.13705, section IV.B), whose `w_0` is
+/// the oldest chunk and whose sign is therefore the other way round. A horizon of 1 executes the first action of the newest
+/// chunk. [`ChunkQueue::replanning_every`] keeps to a chunk for several steps.
 pub struct ChunkQueue<P> {
     policy: P,
     decay: f32,
-    /// A new plan is adopted after so many steps.
+    /// Steps after which a new chunk is adopted.
     period: usize,
-    plans: Vec<ActionChunk>,
-    /// What the policy plans in between.
+    chunks: Vec<ActionChunk>,
+    /// What the policy answers in between.
     unused: ActionChunk,
-    /// Index into `plans` that the next chunk is written to.
+    /// Index into `chunks` that the next chunk is written to.
     next: usize,
-    /// Number of plans adopted in this episode, at most `plans.len()`.
+    /// Number of chunks adopted in this episode, at most `chunks.len()`.
     filled: usize,
-    /// Steps for which the newest plan has been executed.
+    /// Steps for which the newest chunk has been executed.
     executed: usize,
 }
 
 impl<P: Policy> ChunkQueue<P> {
-    /// Wraps `policy`, blending the last `horizon` plans (at least 1) with weights `exp(-decay * age)`.
+    /// Wraps `policy`, blending the last `horizon` chunks (at least 1) with weights `exp(-decay * age)`.
     pub fn new(policy: P, horizon: usize, decay: f32) -> Self {
-        let plans = vec![ActionChunk::default(); horizon.max(1)];
-        Self { policy, decay, period: 1, plans, unused: ActionChunk::default(), next: 0, filled: 0, executed: 0 }
+        let chunks = vec![ActionChunk::default(); horizon.max(1)];
+        Self { policy, decay, period: 1, chunks, unused: ActionChunk::default(), next: 0, filled: 0, executed: 0 }
     }
 
-    /// Executes `period` steps of a plan (at least 1, at most all of them) before the next one is adopted, as `n_action_steps` does in LeRobot. The
-    /// policy is asked at every step nevertheless, so that its state advances.
+    /// Executes `period` steps of a chunk (at least 1, at most all of them) before the next one is adopted, as
+    /// `n_action_steps` does in LeRobot. The policy still acts at every step, so that its state advances.
     #[must_use]
     pub fn replanning_every(mut self, period: usize) -> Self {
         self.period = period.max(1);
@@ -69,27 +75,27 @@ impl<P: Policy> ChunkQueue<P> {
         &self.policy
     }
 
-    /// Index of the plan after which `newer` others were adopted.
+    /// Index of the chunk after which `newer` others were adopted.
     fn slot(&self, newer: usize) -> usize {
-        (self.next + self.plans.len() - 1 - newer) % self.plans.len()
+        (self.next + self.chunks.len() - 1 - newer) % self.chunks.len()
     }
 
-    /// Whether a new plan is due: after the period, or where the plan ends.
+    /// Whether a new chunk is due: after the period, or where the chunk ends.
     fn is_due(&self) -> bool {
         let next = self.executed + 1;
-        self.filled == 0 || next >= self.period.min(self.plans[self.slot(0)].chunk_size())
+        self.filled == 0 || next >= self.period.min(self.chunks[self.slot(0)].chunk_size())
     }
 
-    /// Writes the blend of all plans for the present step into `action`.
+    /// Writes the blend of all chunks for the present step into `action`.
     fn blend(&self, action: &mut [f32]) {
         action.fill(0.0);
         let mut total = 0.0;
         for newer in 0..self.filled {
             let age = self.executed + newer * self.period;
-            let Some(planned) = self.plans[self.slot(newer)].action(age) else { continue };
+            let Some(row) = self.chunks[self.slot(newer)].action(age) else { continue };
             let weight = (-self.decay * age as f32).exp();
             total += weight;
-            for (sum, value) in action.iter_mut().zip(planned) {
+            for (sum, value) in action.iter_mut().zip(row) {
                 *sum += weight * value;
             }
         }
@@ -104,30 +110,34 @@ impl<P: Policy> Policy for ChunkQueue<P> {
         self.policy.features()
     }
 
+    fn begin(&mut self, episode: &Episode) -> Result<(), PolicyError> {
+        (self.next, self.filled, self.executed) = (0, 0, 0);
+        self.policy.begin(episode)
+    }
+
     /// Writes a chunk of one step: the action to execute now.
     fn act(&mut self, observation: &Observation, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
         let success_probability = if self.is_due() {
-            let plan = &mut self.plans[self.next];
-            self.policy.act(observation, plan)?;
-            self.next = (self.next + 1) % self.plans.len();
-            self.filled = (self.filled + 1).min(self.plans.len());
+            let newest = &mut self.chunks[self.next];
+            self.policy.act(observation, newest)?;
+            self.next = (self.next + 1) % self.chunks.len();
+            self.filled = (self.filled + 1).min(self.chunks.len());
             self.executed = 0;
-            self.plans[self.slot(0)].success_probability
+            self.chunks[self.slot(0)].success_probability
         } else {
             self.policy.act(observation, &mut self.unused)?;
             self.executed += 1;
             self.unused.success_probability
         };
-        chunk.action_dim = self.plans[self.slot(0)].action_dim;
+        chunk.action_dim = self.chunks[self.slot(0)].action_dim;
         chunk.success_probability = success_probability;
         chunk.actions.resize(chunk.action_dim, 0.0);
         self.blend(&mut chunk.actions);
         Ok(())
     }
 
-    fn reset(&mut self) {
-        self.policy.reset();
-        (self.next, self.filled, self.executed) = (0, 0, 0);
+    fn end(&mut self, outcome: &Outcome, last: &Observation) -> Result<(), PolicyError> {
+        self.policy.end(outcome, last)
     }
 }
 
@@ -136,7 +146,7 @@ mod tests {
     use super::*;
     use crate::VectorSpec;
 
-    /// Plans `10 t + k` for step `k` of the plan that it makes at step `t`, three steps ahead.
+    /// Answers step `t` with a chunk of three rows `10 t + k`.
     struct Counter {
         features: FeatureSpec,
         step: usize,
@@ -154,13 +164,31 @@ mod tests {
             Ok(())
         }
 
-        fn reset(&mut self) {
+        fn begin(&mut self, _: &Episode) -> Result<(), PolicyError> {
             self.step = 0;
+            Ok(())
+        }
+
+        fn end(&mut self, _: &Outcome, _: &Observation) -> Result<(), PolicyError> {
+            Ok(())
         }
     }
 
     fn observation() -> Observation {
         Observation { images: Vec::new(), state: Vec::new(), instruction: "wait".into(), timestamp_ns: 0 }
+    }
+
+    fn episode() -> Episode {
+        let name = || "test".into();
+        Episode {
+            suite: name(),
+            task: name(),
+            robot: name(),
+            scene: name(),
+            seed: 0,
+            attempt: 0,
+            instruction: "wait".into(),
+        }
     }
 
     /// The actions of six steps and what is thought of success after the last.
@@ -170,25 +198,25 @@ mod tests {
         let mut queue = ChunkQueue::new(Counter { features, step: 0 }, horizon, decay).replanning_every(period);
         let mut chunk = ActionChunk::default();
         let mut run = |queue: &mut ChunkQueue<Counter>| -> Vec<f32> {
-            queue.reset();
+            queue.begin(&episode()).expect("it always begins");
             let mut act = || {
-                queue.act(&observation(), &mut chunk).expect("it always has a plan");
+                queue.act(&observation(), &mut chunk).expect("it always answers");
                 chunk.action(0).expect("one step")[0]
             };
             (0..6).map(|_| act()).collect()
         };
         let first = run(&mut queue);
-        assert_eq!(run(&mut queue), first, "a reset forgets all plans");
+        assert_eq!(run(&mut queue), first, "a new episode forgets all chunks");
         (first, chunk.success_probability)
     }
 
     #[test]
-    fn the_newest_plan_is_executed() {
+    fn the_newest_chunk_is_executed() {
         assert_eq!(executed(1, 0.0, 1), (vec![0.0, 10.0, 20.0, 30.0, 40.0, 50.0], Some(0.05)));
     }
 
     #[test]
-    fn a_plan_is_kept_for_the_period_or_to_its_end() {
+    fn a_chunk_is_kept_for_the_period_or_to_its_end() {
         assert_eq!(executed(1, 0.0, 2), (vec![0.0, 1.0, 20.0, 21.0, 40.0, 41.0], Some(0.05)));
         for period in [3, 100] {
             assert_eq!(executed(1, 0.0, period).0, [0.0, 1.0, 2.0, 30.0, 31.0, 32.0]);
@@ -196,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn plans_are_blended_at_the_step_they_are_for() {
-        // Of the newest plan, of the one before where it is long enough, and of the one before that.
+    fn chunks_are_blended_at_the_step_they_are_for() {
+        // Of the newest chunk, of the one before where it is long enough, and of the one before that.
         assert_eq!(executed(2, 0.0, 1).0, [0.0, 5.5, 15.5, 25.5, 35.5, 45.5]);
         assert_eq!(executed(3, 0.0, 2).0, [0.0, 1.0, 11.0, 21.0, 31.0, 41.0]);
         let weight = 0.5_f32;

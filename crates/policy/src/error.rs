@@ -1,4 +1,4 @@
-//! Why a policy refuses an observation.
+//! Why an observation or an action is refused, and how a policy or an environment fails.
 
 use thiserror::Error;
 
@@ -74,7 +74,33 @@ pub enum PolicyError {
         /// What is wrong with the statistic.
         reason: String,
     },
+    /// The action has another number of dimensions than the robot.
+    #[error("`action` must have {expected} values ({names}), found {found}")]
+    ActionLength {
+        /// Dimensions of the robot.
+        expected: usize,
+        /// Their names.
+        names: String,
+        /// Dimensions that were given.
+        found: usize,
+    },
+    /// The action holds NaN or an infinity; nothing has moved.
+    #[error("`action[{index}]` ({name}) must be finite, found {found}; check the policy's output")]
+    ActionNotFinite {
+        /// Name of the dimension.
+        name: String,
+        /// Its index.
+        index: usize,
+        /// The value that was given.
+        found: f32,
+    },
+    /// The policy answered with an empty chunk.
+    #[error("the chunk of actions is empty; the policy must fill `ActionChunk::actions` with at least one row")]
+    EmptyChunk,
     /// The policy behind the interface failed for a reason of its own.
     #[error("the policy failed: {0}")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The robot or the simulator failed for a reason of its own.
+    #[error("the environment failed: {0}")]
+    Environment(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -85,4 +85,21 @@ impl FeatureSpec {
         }
         Ok(())
     }
+    /// Checks that `action` has the robot's number of dimensions and is finite.
+    ///
+    /// # Errors
+    /// Names what was expected and what was found.
+    pub fn check_action(&self, action: &[f32]) -> Result<(), PolicyError> {
+        let names = &self.action.names;
+        if action.len() != names.len() {
+            let (expected, found) = (names.len(), action.len());
+            return Err(PolicyError::ActionLength { expected, names: names.join(", "), found });
+        }
+        match action.iter().position(|value| !value.is_finite()) {
+            Some(index) => {
+                Err(PolicyError::ActionNotFinite { name: names[index].clone(), index, found: action[index] })
+            }
+            None => Ok(()),
+        }
+    }
 }

@@ -32,7 +32,8 @@ pub enum TextWeights {
     /// Packed in memory.
     #[default]
     Resident,
-    /// In the checkpoint, which must stay as it is: a new instruction takes longer, for it reads them, and memory holds a layer at a time.
+    /// In the checkpoint, which must stay as it is. Memory holds a layer at a time, and a new instruction takes longer,
+    /// because it reads them.
     Stored,
 }
 
@@ -49,15 +50,40 @@ pub struct Model {
     pub(crate) heads: Heads,
 }
 
-/// What a model makes of a whole sequence of tokens.
+/// Output of a model for a whole sequence of tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trajectory {
-    /// Output of the trunk, `[seq_len, d_model]`.
+    /// Output of the backbone, `[seq_len, d_model]`.
     pub hidden: Vec<f32>,
-    /// Planned actions in robot units, `[seq_len, chunk_size, action_dim]`.
+    /// Chunks of actions in robot units, `[seq_len, chunk_size, action_dim]`.
     pub actions: Vec<f32>,
     /// Estimated probability that the episode succeeds, `[seq_len]`.
     pub success_probability: Vec<f32>,
+}
+
+/// What is there before the weights are packed.
+struct Parts<'a> {
+    config: &'a ModelConfig,
+    stats: &'a NormStats,
+    tokenizer: &'a TextTokenizer,
+    text: TextEncoder,
+}
+
+impl Parts<'_> {
+    fn pack(self, format: Format, weights: &dyn Tensors) -> Result<Model, RuntimeError> {
+        let Self { config, stats, tokenizer, text } = self;
+        Ok(Model {
+            vision: VisionEncoder::new(format, &config.vision, weights, "vision")?,
+            text,
+            backbone: Backbone::new(format, &config.backbone, weights, "backbone")?,
+            heads: Heads::new(format, config, weights, "head")?,
+            // Last, because its many small matrices would keep the memory before them from being given back.
+            connector: Connector::new(format, config, weights, "connector")?,
+            config: config.clone(),
+            stats: stats.clone(),
+            tokenizer: tokenizer.clone(),
+        })
+    }
 }
 
 impl Model {
@@ -66,30 +92,23 @@ impl Model {
     /// # Errors
     /// When the folder is incomplete, damaged or does not fit its configuration.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, RuntimeError> {
-        Self::load_as(Format::F32, dir)
+        Self::load_with(dir, &LoadOptions::default())
     }
 
-    /// Reads the checkpoint folder `dir`, to run in `format`. Tensors are read and packed one by one, so that memory holds little
-    /// more than the packed model at any time.
+    /// Reads the checkpoint folder `dir` as `options` say. Tensors are read and packed one by one, so that memory holds
+    /// little more than the packed model at any time.
     ///
     /// # Errors
     /// When the folder is incomplete, damaged or does not fit its configuration.
-    pub fn load_as(format: Format, dir: impl AsRef<Path>) -> Result<Self, RuntimeError> {
-        Self::load_with(LoadOptions { format, ..LoadOptions::default() }, dir)
-    }
-
-    /// Reads the checkpoint folder `dir` as `options` say; see [`Model::load_as`].
-    ///
-    /// # Errors
-    /// When the folder is incomplete, damaged or does not fit its configuration.
-    pub fn load_with(options: LoadOptions, dir: impl AsRef<Path>) -> Result<Self, RuntimeError> {
-        let LoadOptions { format, text } = options;
+    pub fn load_with(dir: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, RuntimeError> {
+        let LoadOptions { format, text } = *options;
         let stored = Arc::new(StoredCheckpoint::open(dir.as_ref())?);
         let text = match text {
             TextWeights::Resident => TextEncoder::new(format, &stored.config.text, &*stored, "text")?,
             TextWeights::Stored => TextEncoder::stored(format, &stored.config.text, Arc::clone(&stored), "text"),
         };
-        Self::pack(format, (&stored.config, &stored.stats, &stored.tokenizer), &*stored, text)
+        let parts = Parts { config: &stored.config, stats: &stored.stats, tokenizer: &stored.tokenizer, text };
+        parts.pack(format, &*stored)
     }
 
     /// Packs the weights of `checkpoint`, the linear layers in `format`. Norms, the convolution, the scan and the
@@ -102,26 +121,7 @@ impl Model {
         config.check()?;
         weights.check(&param_specs(config))?;
         let text = TextEncoder::new(format, &config.text, weights, "text")?;
-        Self::pack(format, (config, stats, tokenizer), weights, text)
-    }
-
-    fn pack(
-        format: Format,
-        (config, stats, tokenizer): (&ModelConfig, &NormStats, &TextTokenizer),
-        weights: &dyn Tensors,
-        text: TextEncoder,
-    ) -> Result<Self, RuntimeError> {
-        Ok(Self {
-            vision: VisionEncoder::new(format, &config.vision, weights, "vision")?,
-            text,
-            backbone: Backbone::new(format, &config.backbone, weights, "backbone")?,
-            heads: Heads::new(format, config, weights, "head")?,
-            // Last, because its many small matrices would keep the memory before them from being given back.
-            connector: Connector::new(format, config, weights, "connector")?,
-            config: config.clone(),
-            stats: stats.clone(),
-            tokenizer: tokenizer.clone(),
-        })
+        Parts { config, stats, tokenizer, text }.pack(format, weights)
     }
 
     /// The configuration.
@@ -159,7 +159,7 @@ impl Model {
         &self.connector
     }
 
-    /// The trunk.
+    /// The backbone.
     pub fn backbone(&self) -> &Backbone {
         &self.backbone
     }
@@ -173,7 +173,7 @@ impl Model {
     /// its steps; what [`Session::act`](crate::Session) does step by step, to rounding.
     ///
     /// # Errors
-    /// When `tokens` holds no whole number of tokens or the state belongs to another trunk.
+    /// When `tokens` holds no whole number of tokens or the state belongs to another backbone.
     pub fn forward_tokens(
         &self,
         tokens: &[f32],

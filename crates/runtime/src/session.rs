@@ -3,20 +3,24 @@
 use std::sync::Arc;
 
 use robomamba_model::{ImageScratch, ImageTransform};
-use robomamba_policy::{ActionChunk, FeatureSpec, Observation, Policy, PolicyError};
+use robomamba_policy::{ActionChunk, CameraSpec, Episode, FeatureSpec, Observation, Outcome, Policy, PolicyError};
 
-use crate::RuntimeError;
 use crate::connector::ConnectorContext;
+use crate::error::{RuntimeError, check_len};
 use crate::model::Model;
 use crate::options::{Executor, FrameReuse, RuntimeOptions};
 use crate::state::State;
 use crate::timings::{StepTimings, Stopwatch};
 use crate::workspace::Workspace;
 
-/// A policy that runs `model` and owns all that changes. A clone is a fork: it goes its own way from here.
+/// A policy that runs a model and owns everything that changes.
 ///
-/// After the first step with an instruction, [`Policy::act`] allocates nothing on one thread. On several, the
-/// thread pool's queue takes a new block of memory about every sixty steps.
+/// A control step has three phases: [`perceive`](Session::perceive) fuses an observation into a token,
+/// [`advance`](Session::advance) takes the recurrent state one token further, and [`plan`](Session::plan) decodes the
+/// backbone's output into actions. [`Policy::act`] is their composition.
+///
+/// After the first step with an instruction, [`Policy::act`] allocates nothing on one thread. On several, the thread
+/// pool's queue takes a new block of memory about every sixty steps.
 #[derive(Clone, Debug)]
 pub struct Session {
     model: Arc<Model>,
@@ -65,7 +69,7 @@ impl Session {
     /// When this processor has not the instruction set that `options` ask for, or threads cannot be started.
     pub fn new(model: Arc<Model>, options: &RuntimeOptions) -> Result<Self, RuntimeError> {
         let executor = Executor::new(options, auto_threads(&model))?;
-        let cameras = model.features().cameras.iter().map(|camera| Camera::new(&model, (camera.height, camera.width)));
+        let cameras = model.features().cameras.iter().map(|camera| Camera::new(&model, camera));
         Ok(Self {
             cameras: cameras.collect::<Result<_, _>>()?,
             frame_reuse: options.frame_reuse,
@@ -90,17 +94,32 @@ impl Session {
         &self.state
     }
 
-    /// The recurrent state, to inject experience or to go back to a fork.
-    pub fn state_mut(&mut self) -> &mut State {
-        &mut self.state
+    /// Continues from `state`, to inject experience or to go back to a fork, and returns the state before.
+    ///
+    /// # Errors
+    /// When `state` belongs to another model; nothing changes then.
+    pub fn set_state(&mut self, state: State) -> Result<State, RuntimeError> {
+        self.state.check_same_layout(&state)?;
+        Ok(std::mem::replace(&mut self.state, state))
     }
 
-    /// Output of the trunk at the last step, `[d_model]`.
+    /// A session that continues from here on its own. It shares the weights and the threads.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        self.clone()
+    }
+
+    /// Sets the recurrent state to that of the start of an episode.
+    pub fn reset(&mut self) {
+        self.state.reset();
+    }
+
+    /// Output of the backbone at the last [`advance`](Session::advance), `[d_model]`.
     pub fn hidden(&self) -> &[f32] {
         &self.buffers.hidden
     }
 
-    /// The token that the last step was fused into, `[d_model]`.
+    /// Token of the last [`perceive`](Session::perceive), `[d_model]`.
     pub fn token(&self) -> &[f32] {
         &self.buffers.token
     }
@@ -115,24 +134,49 @@ impl Session {
         self.executor.threads()
     }
 
-    /// Fuses `observation` into the token `[d_model]` of its control step without advancing the state.
+    /// Fuses `observation` into the token `[d_model]` of its control step. The recurrent state stays as it is.
     ///
     /// # Errors
     /// When the observation does not fit the model's features.
-    pub fn encode(&mut self, observation: &Observation) -> Result<&[f32], PolicyError> {
+    pub fn perceive(&mut self, observation: &Observation) -> Result<&[f32], PolicyError> {
         let executor = self.executor.clone();
-        executor.run(|| self.perceive(observation))?;
+        executor.run(|| self.sense(observation))?;
         Ok(&self.buffers.token)
     }
 
-    /// One control step: look, read and feel; remember; plan.
-    fn control_step(&mut self, observation: &Observation, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
-        let mut watch = self.perceive(observation)?;
-        let Self { model, state, buffers, workspace, timings, .. } = self;
+    /// Takes the recurrent state one `token` `[d_model]` further and returns the backbone's output, `[d_model]`.
+    ///
+    /// # Errors
+    /// When the token has another length; the state is unchanged then.
+    pub fn advance(&mut self, token: &[f32]) -> Result<&[f32], PolicyError> {
+        check_len("token", token.len(), self.buffers.token.len())?;
+        self.buffers.token.copy_from_slice(token);
+        let executor = self.executor.clone();
+        executor.run(|| self.step())?;
+        Ok(&self.buffers.hidden)
+    }
 
+    /// Decodes the backbone's last output into `chunk`, `[chunk_size, action_dim]` in robot units, whose buffer is reused.
+    ///
+    /// # Errors
+    /// When the heads fail.
+    pub fn plan(&mut self, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
+        let executor = self.executor.clone();
+        executor.run(|| self.decode(chunk))
+    }
+
+    /// Advances the state by the perceived token.
+    fn step(&mut self) -> Result<(), PolicyError> {
+        let Self { model, state, buffers, workspace, timings, .. } = self;
+        let mut watch = Stopwatch::start();
         model.backbone.step(&buffers.token, state, &mut buffers.hidden, workspace)?;
         timings.backbone_ns = watch.lap();
+        Ok(())
+    }
 
+    fn decode(&mut self, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
+        let Self { model, buffers, workspace, timings, .. } = self;
+        let mut watch = Stopwatch::start();
         let mut success = [0.0];
         chunk.action_dim = model.features().action.dim();
         chunk.actions.resize(model.heads.chunk_len(), 0.0);
@@ -143,8 +187,8 @@ impl Session {
         Ok(())
     }
 
-    /// Turns the observation into one token; everything that may be wrong with it is found here.
-    fn perceive(&mut self, observation: &Observation) -> Result<Stopwatch, PolicyError> {
+    /// Fuses the observation into one token; everything that may be wrong with it is found here.
+    fn sense(&mut self, observation: &Observation) -> Result<(), PolicyError> {
         let mut watch = Stopwatch::start();
         self.timings = StepTimings::default();
         self.model.features().check(observation)?;
@@ -163,10 +207,10 @@ impl Session {
 
         model.connector.fuse(&buffers.robot_state, context, &mut buffers.token, workspace)?;
         timings.connector_ns += watch.lap();
-        Ok(watch)
+        Ok(())
     }
 
-    /// Takes in the instruction, if it is another than before.
+    /// Encodes the instruction, if it is another than before.
     fn read(&mut self, instruction: &Arc<str>) -> Result<(), PolicyError> {
         if self.instruction.as_ref() == Some(instruction) {
             return Ok(());
@@ -180,7 +224,7 @@ impl Session {
         Ok(())
     }
 
-    /// Takes in the image of one camera, unless its encoding can be used again.
+    /// Encodes the image of one camera, unless its last encoding can be used again.
     fn see(&mut self, index: usize, observation: &Observation, watch: &mut Stopwatch) -> Result<(), PolicyError> {
         let Self { model, cameras, context, buffers, workspace, timings, frame_reuse, .. } = self;
         let (spec, camera) = (&model.features().cameras[index], &mut cameras[index]);
@@ -208,18 +252,28 @@ impl Policy for Session {
         self.model.features()
     }
 
-    fn act(&mut self, observation: &Observation, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
-        let executor = self.executor.clone();
-        executor.run(|| self.control_step(observation, chunk))
+    fn begin(&mut self, _: &Episode) -> Result<(), PolicyError> {
+        self.reset();
+        Ok(())
     }
 
-    fn reset(&mut self) {
-        self.state.reset();
+    fn act(&mut self, observation: &Observation, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
+        let executor = self.executor.clone();
+        executor.run(|| {
+            self.sense(observation)?;
+            self.step()?;
+            self.decode(chunk)
+        })
+    }
+
+    fn end(&mut self, _: &Outcome, _: &Observation) -> Result<(), PolicyError> {
+        Ok(())
     }
 }
 
 impl Camera {
-    fn new(model: &Model, (height, width): (usize, usize)) -> Result<Self, RuntimeError> {
+    fn new(model: &Model, camera: &CameraSpec) -> Result<Self, RuntimeError> {
+        let CameraSpec { height, width, .. } = *camera;
         let transform = ImageTransform::new(&model.config.vision, height, width)?;
         Ok(Self { scratch: transform.scratch(), transform, last: Vec::with_capacity(height * width * 3) })
     }

@@ -7,12 +7,12 @@ use robomamba_model::{BackboneConfig, MambaConfig, TransformerConfig};
 
 use crate::RuntimeError;
 
-/// The recurrent state of a trunk.
+/// The recurrent state of a backbone.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// Of a Mamba trunk; its size never changes.
+    /// Of a Mamba backbone; its size never changes.
     Mamba(MambaState),
-    /// Of a Transformer trunk; it grows until the context is full.
+    /// Of a Transformer backbone; it grows until the context is full.
     Transformer(KvCache),
 }
 
@@ -82,6 +82,11 @@ impl State {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Checks that `other` belongs to the same model.
+    pub(crate) fn check_same_layout(&self, other: &Self) -> Result<(), RuntimeError> {
+        self.check_layout(&other.layout())
     }
 
     /// Bytes that must be kept to continue: constant for Mamba, growing with the history for the Transformer.
@@ -289,7 +294,7 @@ pub(crate) enum StateLayout {
 }
 
 impl StateLayout {
-    /// Layout of the states of such a trunk.
+    /// Layout of the states of such a backbone.
     pub fn of(config: &BackboneConfig) -> Self {
         match config {
             BackboneConfig::Mamba(mamba) => Self::Mamba {

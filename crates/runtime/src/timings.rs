@@ -13,7 +13,7 @@ pub struct StepTimings {
     pub vision_ns: u64,
     /// The connector.
     pub connector_ns: u64,
-    /// The trunk.
+    /// The backbone.
     pub backbone_ns: u64,
     /// Heads and unnormalising.
     pub heads_ns: u64,

@@ -74,7 +74,7 @@ fn a_text_encoder_that_stays_in_the_checkpoint_reads_the_same() {
     checkpoint(Preset::Nano, |_| {}).save(&folder, Dtype::F32).expect("the checkpoint can be saved");
     for format in Format::ALL {
         let [resident, stored] = [TextWeights::Resident, TextWeights::Stored].map(|text| {
-            let model = Arc::new(Model::load_with(LoadOptions { format, text }, &folder).expect("it can be loaded"));
+            let model = Arc::new(Model::load_with(&folder, &LoadOptions { format, text }).expect("it can be loaded"));
             let mut session = session(&model);
             let mut chunk = ActionChunk::default();
             let plans = ["reach the red disc", "push the blue square", "reach the red disc"].map(|instruction| {
@@ -95,7 +95,7 @@ fn a_checkpoint_that_was_cut_short_meanwhile_is_named() {
     let folder = dir.path().join("model");
     checkpoint(Preset::Nano, |_| {}).save(&folder, Dtype::F32).expect("the checkpoint can be saved");
     let options = LoadOptions { text: TextWeights::Stored, ..LoadOptions::default() };
-    let model = Arc::new(Model::load_with(options, &folder).expect("it can be loaded"));
+    let model = Arc::new(Model::load_with(&folder, &options).expect("it can be loaded"));
     let file = std::fs::OpenOptions::new().write(true).open(folder.join("model.safetensors")).expect("it is there");
     file.set_len(1000).expect("it can be cut");
     let error = session(&model).act(&observation(0), &mut ActionChunk::default()).unwrap_err();

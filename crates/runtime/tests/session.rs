@@ -41,7 +41,7 @@ fn equal_runs_are_equal_to_the_bit() {
 }
 
 #[test]
-fn the_history_changes_the_plan() {
+fn the_history_changes_the_actions() {
     let model = common::nano();
     let (mut fresh, mut experienced) = (session(&model), session(&model));
     run(&mut experienced, 0..5);
@@ -55,13 +55,45 @@ fn forks_go_their_own_ways() {
     let mut original = session(&model);
     run(&mut original, 0..4);
     let before = original.state().clone();
-    let mut fork = original.clone();
+    let mut fork = original.fork();
     run(&mut fork, 100..104);
     assert_eq!(original.state(), &before);
     assert!(before.distance(fork.state()).expect("same model") > 0.0);
     let expected = run(&mut original, 4..8);
-    fork.state_mut().copy_from(&before).expect("same model");
+    fork.set_state(before).expect("same model");
     assert_eq!(run(&mut fork, 4..8), expected, "rolled back to the fork");
+}
+
+#[test]
+fn phases_compose_to_a_control_step() {
+    for model in [common::nano(), common::nano_transformer(6)] {
+        let (mut whole, mut phased) = (session(&model), session(&model));
+        let mut chunk = ActionChunk::default();
+        for seed in 0..6 {
+            let token = phased.perceive(&observation(seed)).expect("the observation fits").to_vec();
+            let hidden = phased.advance(&token).expect("a token of this model").to_vec();
+            phased.plan(&mut chunk).expect("the heads fit");
+            assert_eq!(chunk, act(&mut whole, &observation(seed)));
+            assert_eq!((whole.token(), whole.hidden()), (&*token, &*hidden));
+        }
+        assert_eq!(phased.state(), whole.state());
+    }
+}
+
+#[test]
+fn foreign_tokens_and_states_are_refused() {
+    let model = common::nano();
+    let mut session = session(&model);
+    run(&mut session, 0..2);
+    let before = session.state().clone();
+    let error = session.advance(&[0.0; 3]).expect_err("a short token");
+    assert!(error.to_string().contains("`token` must hold 48 values, found 3"), "{error}");
+    let foreign = State::zeros(&common::nano_transformer(6).config().backbone);
+    let error = session.set_state(foreign).expect_err("a state of another model");
+    assert!(error.to_string().contains("the state was made for"), "{error}");
+    assert_eq!(session.state(), &before);
+    let replaced = session.set_state(State::zeros(&model.config().backbone)).expect("same model");
+    assert_eq!(replaced, before);
 }
 
 #[test]
@@ -71,7 +103,8 @@ fn a_restored_state_continues_to_the_bit() {
         run(&mut original, 0..9);
         let saved = original.state().save();
         let mut restored = session(&model);
-        *restored.state_mut() = State::restore(&saved, &model.config().backbone).expect("it is ours");
+        let state = State::restore(&saved, &model.config().backbone).expect("it is ours");
+        restored.set_state(state).expect("same model");
         assert_eq!(restored.state(), original.state());
         assert_eq!(run(&mut original, 9..14), run(&mut restored, 9..14));
     }
@@ -84,7 +117,7 @@ fn whole_sequences_agree_with_steps() {
         let chunks = run(&mut stepped, 0..20);
         let mut encoder = session(&model);
         let tokens: Vec<f32> = (0..20)
-            .flat_map(|seed| encoder.encode(&observation(seed)).expect("the observation fits").to_vec())
+            .flat_map(|seed| encoder.perceive(&observation(seed)).expect("the observation fits").to_vec())
             .collect();
         assert_eq!(encoder.state(), &State::zeros(&model.config().backbone), "encoding must not touch the state");
         let mut state = State::zeros(&model.config().backbone);
@@ -137,13 +170,13 @@ fn a_changed_camera_or_instruction_is_noticed_among_unchanged_ones() {
         let mut changed = base.clone();
         change(&mut changed);
         let mut cached = session(&model);
-        cached.encode(&base).expect("the observation fits");
+        cached.perceive(&base).expect("the observation fits");
         let (token, before) = (
-            cached.encode(&changed).expect("the observation fits").to_vec(),
-            session(&model).encode(&base).expect("fits").to_vec(),
+            cached.perceive(&changed).expect("the observation fits").to_vec(),
+            session(&model).perceive(&base).expect("fits").to_vec(),
         );
         assert!(max_abs_diff(&token, &before) > 1e-5, "{what}: the change is not seen");
-        assert_eq!(token, session(&model).encode(&changed).expect("fits"), "{what}: a stale part is left");
+        assert_eq!(token, session(&model).perceive(&changed).expect("fits"), "{what}: a stale part is left");
     }
 }
 
@@ -212,7 +245,7 @@ fn bad_observations_are_refused_before_the_state_is_touched() {
         let error = session.act(&bad, &mut chunk).expect_err(name);
         assert!(expected(&error) && error.to_string().contains(part), "{name}: {error}");
         assert_eq!(session.state(), before.state(), "{name}: the state was touched");
-        assert_eq!(chunk, ActionChunk::default(), "{name}: a plan was made");
+        assert_eq!(chunk, ActionChunk::default(), "{name}: actions were written");
         assert_eq!(run(&mut session, 2..4), run(&mut before.clone(), 2..4), "{name}: it did not recover");
     }
 }

@@ -5,9 +5,9 @@
 
 use std::{error::Error, time::Instant};
 
+use robomamba_policy::{Outcome, Played};
 use robomamba_sim::{
-    Difficulty, EpisodeResult, ExpertRollout, Family, Intent, NoiseConfig, Scenario, SimError, Status, Tabletop,
-    expert_rollout,
+    Difficulty, ExpertRollout, Family, Intent, NoiseConfig, Scenario, SimError, Tabletop, expert_rollout,
 };
 
 /// What to play.
@@ -58,11 +58,12 @@ fn report(family: Family, options: &Options) -> Result<(), SimError> {
             let rollout = ExpertRollout { scenario, noise: options.noise, intent: Intent::Solve };
             expert_rollout(&mut environment, &rollout, |_| {})
         })
-        .collect::<Result<Vec<EpisodeResult>, SimError>>()?;
+        .collect::<Result<Vec<Played>, SimError>>()?;
     let steps: usize = results.iter().map(|result| result.steps).sum();
-    let solved = results.iter().filter(|result| result.success()).count();
-    let failures: Vec<(u64, Status)> =
-        results.iter().filter(|result| !result.success()).map(|result| (result.seed, result.status)).take(8).collect();
+    let solved = results.iter().filter(|result| result.outcome.is_success()).count();
+    let unsolved = results.iter().filter(|result| !result.outcome.is_success());
+    let failures: Vec<(u64, &Outcome)> =
+        unsolved.map(|result| (result.episode.seed, &result.outcome)).take(8).collect();
     println!(
         "{family:<11} {solved:>4}/{:<4} {:>11.1} {:>9.0}   {failures:?}",
         results.len(),

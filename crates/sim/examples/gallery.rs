@@ -57,6 +57,6 @@ fn play(environment: &mut Tabletop, family: Family, seed: u64) -> Result<Vec<Vec
     let result = expert_rollout(environment, &rollout, |frame| {
         frames.push(frame.observation.images[0].1.data().to_vec());
     })?;
-    println!("  {} [{} steps, {:?}]", result.instruction, result.steps, result.status);
+    println!("  {} [{} steps, {:?}]", result.episode.instruction, result.steps, result.outcome);
     Ok(frames)
 }

@@ -7,24 +7,6 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SimError {
-    /// The action has another number of dimensions.
-    #[error("`action` must have {expected} values (dx, dy, grip), found {found}")]
-    ActionLength {
-        /// Dimensions of the robot.
-        expected: usize,
-        /// Dimensions that were given.
-        found: usize,
-    },
-    /// The action holds NaN or an infinity; the simulation did not advance.
-    #[error("`action[{index}]` ({name}) must be finite, found {found}; check the policy's output")]
-    ActionNotFinite {
-        /// Name of the dimension.
-        name: &'static str,
-        /// Its index.
-        index: usize,
-        /// The value that was given.
-        found: f32,
-    },
     /// An option of the scenario is out of its range.
     #[error("scenario option `{option}` must be {expected}, found {found}")]
     Option {
@@ -53,10 +35,7 @@ pub enum SimError {
         /// Largest side.
         max: usize,
     },
-    /// The policy in a roll-out refused an observation or failed.
+    /// The roll-out failed: a refused observation or action, or a driver's own error.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The policy in a roll-out answered with an empty chunk.
-    #[error("the policy planned no action for this step; it must fill `ActionChunk::actions` with at least one row")]
-    EmptyChunk,
 }

@@ -176,10 +176,10 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::environment::Status;
     use crate::families::build;
     use crate::scenario::{Family, Scenario};
     use crate::world::Command;
+    use robomamba_policy::Outcome;
 
     /// How far learners are wrong about where the blocks are, and about where zones and buttons are. They need not succeed with the last.
     const ERRORS_M: [f32; 5] = [0.0, 0.008, 0.012, 0.016, 0.02];
@@ -199,7 +199,7 @@ mod tests {
     fn play_misseeing(scenario: &Scenario, errors: [Vec2; 2]) -> (bool, usize) {
         let (mut world, mut task) = build(scenario);
         let mut raised = 0;
-        while task.status == Status::Running {
+        while task.outcome.is_none() {
             let [blocks, places] = errors;
             let [x, y, grip] = expert_action(&misseen(&world, blocks, places), task.goal_of_expert(&world));
             let was_down = world.hand.down;
@@ -207,7 +207,7 @@ mod tests {
             raised += usize::from(was_down && !world.hand.down);
             task.update(&mut world, &events);
         }
-        (task.status == Status::Succeeded, raised)
+        (task.outcome == Some(Outcome::Succeeded), raised)
     }
 
     /// Prints the table of docs/log.md with `--nocapture`.

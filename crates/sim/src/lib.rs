@@ -27,9 +27,9 @@
 //! | `endurance` | a stream of tasks in one episode | stability over 10,000 steps |
 #![forbid(unsafe_code)]
 
-mod environment;
 mod error;
 mod expert;
+mod failure;
 mod families;
 mod goal;
 mod language;
@@ -43,16 +43,13 @@ mod task;
 mod things;
 mod world;
 
-pub use environment::{Environment, Failure, Status, StepOutcome};
 pub use error::SimError;
+pub use failure::Failure;
 pub use language::{Corpus, instruction_corpus};
-pub use rollout::{
-    EpisodeResult, ExpertFrame, ExpertRollout, Intent, NoiseConfig, RolloutStep, expert_rollout, labelled_rollout,
-    play, policy_rollout,
-};
+pub use rollout::{Expert, ExpertRollout, Intent, LabelledStep, Labels, NoiseConfig, expert_rollout};
 pub use scenario::{Difficulty, Family, Scenario, Split};
 pub use tabletop::{
-    CAMERA, ENVIRONMENT_STATE_DIM, GROUNDING_ABSENT, GROUNDING_DIM, GROUNDING_POINTS, Instructed, THING_ABSENT, THINGS,
-    THINGS_DIM, Tabletop, environment_state_spec, grounding_spec, things_spec,
+    CAMERA, ENVIRONMENT_STATE_DIM, GROUNDING_ABSENT, GROUNDING_DIM, GROUNDING_POINTS, Instructed, SUITE, THING_ABSENT,
+    THINGS, THINGS_DIM, Tabletop, environment_state_spec, grounding_spec, things_spec,
 };
 pub use world::{CONTROL_PERIOD_S, FPS, HAND_RANGE_M, HAND_SPEED_MAX_M_S};

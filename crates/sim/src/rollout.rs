@@ -1,107 +1,14 @@
-//! Episodes from beginning to end: a policy's, for judging it, and the expert's, for learning from it.
+//! Episodes of the expert, for learning from it.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use robomamba_policy::{ActionChunk, Observation, Policy};
+use robomamba_policy::{ActionChunk, Driver, Episode, Observation, Outcome, Played, PolicyError, StepOutcome, play};
 use serde::{Deserialize, Serialize};
 
-use crate::environment::{Environment, Status, StepOutcome};
 use crate::error::SimError;
-use crate::scenario::{Family, Purpose, Scenario};
-use crate::tabletop::{ENVIRONMENT_STATE_DIM, GROUNDING_DIM, THINGS_DIM, Tabletop, is_running};
+use crate::scenario::{Purpose, Scenario};
+use crate::tabletop::{ENVIRONMENT_STATE_DIM, GROUNDING_DIM, THINGS_DIM, Tabletop};
 use crate::task::Spoil;
-
-/// How an episode went.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EpisodeResult {
-    /// Kind of task.
-    pub family: Family,
-    /// Seed of the scenario.
-    pub seed: u64,
-    /// How it ended.
-    pub status: Status,
-    /// Control steps.
-    pub steps: usize,
-    /// Sub-goals done.
-    pub subgoals_done: usize,
-    /// Sub-goals in all.
-    pub subgoals: usize,
-    /// What the robot was told at first.
-    pub instruction: String,
-}
-
-impl EpisodeResult {
-    /// Whether the task was accomplished.
-    pub fn success(&self) -> bool {
-        self.status == Status::Succeeded
-    }
-
-    fn of(environment: &Tabletop, instruction: String) -> Self {
-        let (subgoals_done, subgoals) = environment.subgoals();
-        Self {
-            family: environment.scenario().family,
-            seed: environment.scenario().seed,
-            status: environment.outcome().status,
-            steps: environment.steps(),
-            subgoals_done,
-            subgoals,
-            instruction,
-        }
-    }
-}
-
-/// One control step of a policy's episode, as its watcher sees it.
-pub struct RolloutStep<'a> {
-    /// What the policy saw.
-    pub observation: &'a Observation,
-    /// What it planned; the first row was executed.
-    pub chunk: &'a ActionChunk,
-    /// How the episode stood after the step.
-    pub outcome: StepOutcome,
-}
-
-/// Resets `environment` to `scenario` and lets `policy` [`play`] it.
-///
-/// # Errors
-/// When the scenario is out of range, or the policy fails or answers with an unusable action.
-pub fn policy_rollout<P: Policy + ?Sized>(
-    environment: &mut Tabletop,
-    policy: &mut P,
-    scenario: &Scenario,
-    mut watch: impl FnMut(RolloutStep<'_>),
-) -> Result<EpisodeResult, SimError> {
-    environment.reset(scenario)?;
-    play(environment, policy, |_, step| {
-        watch(step);
-        Ok(())
-    })
-}
-
-/// Lets `policy`, which is reset first, play the present episode to its end. `watch` sees the policy and every step,
-/// and ends the episode with an error of its own.
-///
-/// The first action of each chunk is executed; wrap the policy in a
-/// [`ChunkQueue`](robomamba_policy::ChunkQueue) for another execution scheme.
-///
-/// # Errors
-/// When the policy fails or answers with an unusable action, and those of `watch`.
-pub fn play<P: Policy + ?Sized, E: From<SimError>>(
-    environment: &mut Tabletop,
-    policy: &mut P,
-    mut watch: impl FnMut(&P, RolloutStep<'_>) -> Result<(), E>,
-) -> Result<EpisodeResult, E> {
-    policy.reset();
-    let mut chunk = ActionChunk::default();
-    let mut observation = environment.observe().clone();
-    let instruction = observation.instruction.to_string();
-    while is_running(environment) {
-        policy.act(&observation, &mut chunk).map_err(SimError::from)?;
-        let outcome = environment.step(chunk.action(0).ok_or(SimError::EmptyChunk)?)?;
-        watch(policy, RolloutStep { observation: &observation, chunk: &chunk, outcome })?;
-        observation.clone_from(environment.observe());
-    }
-    Ok(EpisodeResult::of(environment, instruction))
-}
 
 /// What an expert's episode is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,22 +150,42 @@ fn symmetric(rng: &mut ChaCha8Rng, size: f32) -> f32 {
     size * rng.random_range(-1.0..=1.0)
 }
 
-/// One control step of an expert's episode.
-pub struct ExpertFrame<'a> {
+/// What only the simulator knows of a state: the labels of imitation and of auxiliary losses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Labels {
+    /// The expert's action.
+    pub action: [f32; 3],
+    /// Privileged state; see [`environment_state_spec`](crate::environment_state_spec).
+    pub environment_state: [f32; ENVIRONMENT_STATE_DIM],
+    /// Where the things are that the instruction names; see [`grounding_spec`](crate::grounding_spec).
+    pub grounding: [f32; GROUNDING_DIM],
+    /// What lies where in the image; see [`things_spec`](crate::things_spec).
+    pub things: [f32; THINGS_DIM],
+}
+
+impl Labels {
+    /// The labels of the present state.
+    pub fn of(environment: &Tabletop) -> Self {
+        Self {
+            action: environment.expert_action(),
+            environment_state: environment.environment_state(),
+            grounding: environment.grounding(),
+            things: environment.things(),
+        }
+    }
+}
+
+/// One labelled control step.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelledStep<'a> {
     /// What the robot saw before the action.
     pub observation: &'a Observation,
-    /// Privileged state before the action; see [`environment_state_spec`](crate::environment_state_spec).
-    pub environment_state: [f32; ENVIRONMENT_STATE_DIM],
-    /// Where the things are that the instruction speaks of; see [`grounding_spec`](crate::grounding_spec).
-    pub grounding: [f32; GROUNDING_DIM],
-    /// What lies where in the picture; see [`things_spec`](crate::things_spec).
-    pub things: [f32; THINGS_DIM],
-    /// The expert's action in this state: the label.
-    pub label: [f32; 3],
-    /// What was executed instead: the label, or the blunder's action, with noise.
-    pub executed: [f32; 3],
+    /// Labels of the state before the action.
+    pub labels: &'a Labels,
+    /// The executed action, `[action_dim]`: the label, that of a mistake, or a learner's, perhaps with noise.
+    pub executed: &'a [f32],
     /// How the episode stood after the step.
-    pub outcome: StepOutcome,
+    pub outcome: &'a StepOutcome,
     /// Whether the label is to be imitated: `false` in episodes that are spoiled on purpose.
     pub is_demonstration: bool,
 }
@@ -297,6 +224,50 @@ impl Blunder {
     }
 }
 
+/// The scripted expert as a driver: it acts by its labels, which it computes at every step.
+pub struct Expert {
+    blunder: Option<Blunder>,
+    noise: Noise,
+    labels: Labels,
+}
+
+impl Expert {
+    /// The expert of the episode that `environment` has just begun, which must be that of `rollout`.
+    pub fn new(environment: &Tabletop, rollout: &ExpertRollout) -> Self {
+        let mut rng = rollout.scenario.rng(Purpose::Noise);
+        let blunder = match rollout.intent {
+            Intent::Solve => None,
+            Intent::Blunder => Some(Blunder::new(environment, rng.clone())),
+        };
+        let _: u64 = rng.random();
+        let noise = Noise { config: rollout.noise, burst: Burst::default(), detour: Detour::default(), rng };
+        Self { blunder, noise, labels: Labels::of(environment) }
+    }
+
+    /// Labels of the last state in which it acted.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+impl Driver<Tabletop> for Expert {
+    fn begin(&mut self, _: &Tabletop, _: &Episode) -> Result<(), PolicyError> {
+        Ok(())
+    }
+
+    fn act(&mut self, environment: &Tabletop, _: &Observation, chunk: &mut ActionChunk) -> Result<(), PolicyError> {
+        self.labels = Labels::of(environment);
+        let label = self.labels.action;
+        let intended = self.blunder.as_mut().map_or(label, |blunder| blunder.action(environment));
+        chunk.set_action(&self.noise.perturb(intended, environment.is_holding()));
+        Ok(())
+    }
+
+    fn end(&mut self, _: &Outcome, _: &Observation) -> Result<(), PolicyError> {
+        Ok(())
+    }
+}
+
 /// Lets the expert play an episode and hands every step to `sink`. The episode depends on nothing but `rollout`.
 ///
 /// # Errors
@@ -304,55 +275,19 @@ impl Blunder {
 pub fn expert_rollout(
     environment: &mut Tabletop,
     rollout: &ExpertRollout,
-    sink: impl FnMut(ExpertFrame<'_>),
-) -> Result<EpisodeResult, SimError> {
+    mut sink: impl FnMut(LabelledStep<'_>),
+) -> Result<Played, SimError> {
     environment.reset(&rollout.scenario)?;
-    let instruction = environment.observe().instruction.to_string();
-    let mut rng = rollout.scenario.rng(Purpose::Noise);
-    let mut blunder = match rollout.intent {
-        Intent::Solve => None,
-        Intent::Blunder => Some(Blunder::new(environment, rng.clone())),
-    };
-    let _: u64 = rng.random();
-    let mut noise = Noise { config: rollout.noise, burst: Burst::default(), detour: Detour::default(), rng };
-    let is_demonstration = blunder.is_none();
-    let drive = |environment: &Tabletop, _: &Observation, label| {
-        let intended = blunder.as_mut().map_or(label, |blunder| blunder.action(environment));
-        Ok::<_, SimError>(noise.perturb(intended, environment.is_holding()))
-    };
-    labelled_rollout(environment, is_demonstration, drive, sink)?;
-    Ok(EpisodeResult::of(environment, instruction))
-}
-
-/// Plays the present episode to its end: `drive` sees the table, what the robot sees and what the expert would do, and
-/// says what is executed; every step goes to `sink` with the expert's action as its label.
-///
-/// # Errors
-/// Those of `drive`, and when it says an unusable action.
-pub fn labelled_rollout<E: From<SimError>>(
-    environment: &mut Tabletop,
-    is_demonstration: bool,
-    mut drive: impl FnMut(&Tabletop, &Observation, [f32; 3]) -> Result<[f32; 3], E>,
-    mut sink: impl FnMut(ExpertFrame<'_>),
-) -> Result<(), E> {
-    let mut observation = environment.observe().clone();
-    while is_running(environment) {
-        let label = environment.expert_action();
-        let (environment_state, grounding) = (environment.environment_state(), environment.grounding());
-        let things = environment.things();
-        let executed = drive(environment, &observation, label)?;
-        let outcome = environment.step(&executed)?;
-        sink(ExpertFrame {
-            observation: &observation,
-            environment_state,
-            grounding,
-            things,
-            label,
-            executed,
-            outcome,
+    let mut expert = Expert::new(environment, rollout);
+    let is_demonstration = rollout.intent == Intent::Solve;
+    play(environment, &mut expert, |expert, step| {
+        sink(LabelledStep {
+            observation: step.observation,
+            labels: expert.labels(),
+            executed: step.action(),
+            outcome: step.outcome,
             is_demonstration,
         });
-        observation.clone_from(environment.observe());
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -86,6 +86,15 @@ pub enum Split {
     Heldout,
 }
 
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Split::Train => "train",
+            Split::Heldout => "heldout",
+        })
+    }
+}
+
 /// How hard the episode is. Options of other families are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -159,6 +168,19 @@ impl Scenario {
     /// The same scene, tried once more.
     pub fn with_attempt(self, attempt: u64) -> Self {
         Self { attempt, ..self }
+    }
+
+    /// Identifies the scene: equal for all attempts at it, different for any other, for example
+    /// `heldout/sequence-3/17`. Its parts are split, family with the difficulty that matters to it, and seed.
+    pub fn scene(&self) -> String {
+        let Self { family, seed, split, difficulty, .. } = self;
+        let level = match family {
+            Family::Sequence => format!("-{}", difficulty.subgoals),
+            Family::Remember => format!("-{}", difficulty.delay_steps),
+            Family::Endurance => format!("-{}", difficulty.tasks),
+            _ => String::new(),
+        };
+        format!("{split}/{family}{level}/{seed}")
     }
 
     /// The random numbers of one `purpose` in this episode. Family, split and purpose are streams of ChaCha,

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
-use robomamba_policy::{CameraSpec, FeatureSpec, Image, Observation, VectorSpec};
+use robomamba_policy::{
+    CameraSpec, Environment, Episode, FeatureSpec, Image, Observation, PolicyError, StepOutcome, VectorSpec,
+};
 
-use crate::environment::{Environment, Status, StepOutcome};
 use crate::error::SimError;
 use crate::expert::expert_action;
 use crate::families::build;
@@ -18,6 +19,8 @@ use crate::task::{Script, Spoil, Task};
 use crate::things::Colour;
 use crate::world::{Command, FPS, HAND_RANGE_M, World};
 
+/// Name of the suite and of its robot in an [`Episode`].
+pub const SUITE: &str = "tabletop";
 /// Name of the only camera.
 pub const CAMERA: &str = "observation.images.top";
 /// Dimensions of `observation.environment_state`.
@@ -147,6 +150,29 @@ impl Tabletop {
         Ok(Self { features, scenario, world, task, renderer, observation })
     }
 
+    /// Starts the episode that `scenario` describes.
+    ///
+    /// # Errors
+    /// When an option of the scenario is out of range; the running episode then stays as it is.
+    pub fn reset(&mut self, scenario: &Scenario) -> Result<(), SimError> {
+        scenario.difficulty.check()?;
+        self.scenario = *scenario;
+        (self.world, self.task) = build(scenario);
+        self.renderer.reset();
+        Ok(())
+    }
+
+    /// What the robot sees now; [`Environment::observe`] that cannot fail.
+    pub fn look(&mut self) -> &Observation {
+        let hand = self.hand_state();
+        let observation = &mut self.observation;
+        self.renderer.draw(&self.world, &mut observation.images[0].1);
+        observation.state.copy_from_slice(&hand);
+        observation.instruction = Arc::clone(&self.task.instruction);
+        observation.timestamp_ns = u64::from(self.task.step()) * (1_000_000_000 / u64::from(FPS));
+        observation
+    }
+
     /// The scenario of the running episode.
     pub fn scenario(&self) -> &Scenario {
         &self.scenario
@@ -174,7 +200,7 @@ impl Tabletop {
 
     /// How the episode stands.
     pub fn outcome(&self) -> StepOutcome {
-        StepOutcome { status: self.task.status, progress: self.task.progress() }
+        StepOutcome { outcome: self.task.outcome.clone(), progress: self.task.progress() }
     }
 
     /// Control steps so far.
@@ -280,14 +306,9 @@ impl Tabletop {
         }
     }
 
-    fn command(action: &[f32]) -> Result<Command, SimError> {
-        let &[dx, dy, grip] = action else {
-            return Err(SimError::ActionLength { expected: ACTION.len(), found: action.len() });
-        };
-        if let Some(index) = action.iter().position(|value| !value.is_finite()) {
-            return Err(SimError::ActionNotFinite { name: ACTION[index], index, found: action[index] });
-        }
-        Ok(Command { direction: Vec2::new(dx.clamp(-1.0, 1.0), dy.clamp(-1.0, 1.0)), grip })
+    fn command(&self, action: &[f32]) -> Result<Command, PolicyError> {
+        self.features.check_action(action)?;
+        Ok(Command { direction: Vec2::new(action[0].clamp(-1.0, 1.0), action[1].clamp(-1.0, 1.0)), grip: action[2] })
     }
 }
 
@@ -296,36 +317,30 @@ impl Environment for Tabletop {
         &self.features
     }
 
-    fn reset(&mut self, scenario: &Scenario) -> Result<(), SimError> {
-        scenario.difficulty.check()?;
-        self.scenario = *scenario;
-        (self.world, self.task) = build(scenario);
-        self.renderer.reset();
-        Ok(())
+    fn episode(&self) -> Episode {
+        let Scenario { family, seed, attempt, .. } = self.scenario;
+        Episode {
+            suite: SUITE.into(),
+            task: family.name().into(),
+            robot: SUITE.into(),
+            scene: self.scenario.scene().into(),
+            seed,
+            attempt,
+            instruction: Arc::clone(&self.task.instruction),
+        }
     }
 
-    fn observe(&mut self) -> &Observation {
-        let hand = self.hand_state();
-        let observation = &mut self.observation;
-        self.renderer.draw(&self.world, &mut observation.images[0].1);
-        observation.state.copy_from_slice(&hand);
-        observation.instruction = Arc::clone(&self.task.instruction);
-        observation.timestamp_ns = u64::from(self.task.step()) * (1_000_000_000 / u64::from(FPS));
-        observation
+    fn observe(&mut self) -> Result<&Observation, PolicyError> {
+        Ok(self.look())
     }
 
     /// After the end of the episode the world goes on, but its outcome stays.
-    fn step(&mut self, action: &[f32]) -> Result<StepOutcome, SimError> {
-        let command = Self::command(action)?;
+    fn step(&mut self, action: &[f32]) -> Result<StepOutcome, PolicyError> {
+        let command = self.command(action)?;
         let events = self.world.step(command);
         self.task.update(&mut self.world, &events);
         Ok(self.outcome())
     }
-}
-
-/// Whether the episode of `environment` is still running.
-pub(crate) fn is_running(environment: &Tabletop) -> bool {
-    environment.task.status == Status::Running
 }
 
 fn goal_kind(goal: Goal) -> usize {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
+use robomamba_policy::Outcome;
 
-use crate::environment::{Failure, Status};
+use crate::failure::Failure;
 use crate::families::next_in_stream;
 use crate::goal::{Goal, Target, is_over};
 use crate::physics::Vec2;
@@ -83,7 +84,8 @@ pub(crate) struct Task {
     pub script: Script,
     /// Steps after which the episode times out.
     pub cap_steps: u32,
-    pub status: Status,
+    /// How the episode ended; `None` while it runs.
+    pub outcome: Option<Outcome>,
     step: u32,
     /// Steps for which the present goal's condition has held.
     dwell: u32,
@@ -102,7 +104,7 @@ impl Task {
             done: 0,
             script,
             cap_steps,
-            status: Status::Running,
+            outcome: None,
             step: 0,
             dwell: 0,
             stray: 0,
@@ -169,17 +171,17 @@ impl Task {
         self.step += 1;
         self.set_lamp(world);
         self.reveal(world, events);
-        if self.status != Status::Running {
+        if self.outcome.is_some() {
             return;
         }
         self.count_stray(world);
         if let Some(failure) = self.mistake(world, events) {
-            self.status = Status::Failed(failure);
+            self.outcome = Some(Outcome::Failed { reason: failure.reason().into(), step: self.step as usize });
             return;
         }
         self.advance(world, events);
-        if self.status == Status::Running && self.step >= self.cap_steps {
-            self.status = Status::TimedOut;
+        if self.outcome.is_none() && self.step >= self.cap_steps {
+            self.outcome = Some(Outcome::TimedOut);
         }
     }
 
@@ -309,7 +311,7 @@ impl Task {
             _ => None,
         };
         if self.done == self.total() {
-            self.status = Status::Succeeded;
+            self.outcome = Some(Outcome::Succeeded);
         } else if let Script::Stream { rng, .. } = &mut self.script {
             let (next, instruction) = next_in_stream(world, goal, rng);
             self.goals = vec![next];

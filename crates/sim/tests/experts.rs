@@ -1,19 +1,15 @@
 //! The experts solve their families on held-out seeds, with and without perturbations, and spoil them on request.
 
+use robomamba_policy::{Outcome, Played};
 use robomamba_sim::{
-    Difficulty, EpisodeResult, ExpertFrame, ExpertRollout, Family, HAND_RANGE_M, Intent, NoiseConfig, Scenario, Status,
-    Tabletop, environment_state_spec, expert_rollout,
+    Difficulty, ExpertRollout, Family, HAND_RANGE_M, Intent, LabelledStep, NoiseConfig, Scenario, Tabletop,
+    environment_state_spec, expert_rollout,
 };
 
 /// Plays seeds `0..episodes`.
-fn play(
-    family: Family,
-    episodes: u64,
-    difficulty: Difficulty,
-    noise: NoiseConfig,
-    intent: Intent,
-) -> Vec<EpisodeResult> {
+fn play(family: Family, episodes: u64, difficulty: Difficulty, manner: Manner) -> Vec<Played> {
     let mut environment = Tabletop::new(8, 8).expect("a small picture");
+    let Manner { noise, intent } = manner;
     let rollout = |seed| {
         let scenario = Scenario::heldout(family, seed).with_difficulty(difficulty);
         let rollout = ExpertRollout { scenario, noise, intent };
@@ -22,8 +18,20 @@ fn play(
     (0..episodes).map(rollout).collect()
 }
 
-fn solved(results: &[EpisodeResult]) -> usize {
-    results.iter().filter(|result| result.success()).count()
+/// How the expert plays.
+struct Manner {
+    noise: NoiseConfig,
+    intent: Intent,
+}
+
+impl Manner {
+    fn solve(noise: NoiseConfig) -> Self {
+        Self { noise, intent: Intent::Solve }
+    }
+}
+
+fn solved(results: &[Played]) -> usize {
+    results.iter().filter(|result| result.outcome.is_success()).count()
 }
 
 #[test]
@@ -42,7 +50,7 @@ fn experts_solve_every_family() {
         (Family::Endurance, Difficulty { tasks: 40, ..standard }, 4, 4),
     ];
     for (family, difficulty, episodes, at_least) in cases {
-        let results = play(family, episodes, difficulty, NoiseConfig::NONE, Intent::Solve);
+        let results = play(family, episodes, difficulty, Manner::solve(NoiseConfig::NONE));
         let solved = solved(&results);
         assert!(solved >= at_least, "{family} {difficulty:?}: {solved} of {episodes}, at least {at_least} expected");
     }
@@ -52,7 +60,7 @@ fn experts_solve_every_family() {
 fn experts_recover_from_noise() {
     let difficulty = Difficulty { delay_steps: 40, ..Difficulty::default() };
     for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember, Family::Count] {
-        let results = play(family, 60, difficulty, NoiseConfig::default(), Intent::Solve);
+        let results = play(family, 60, difficulty, Manner::solve(NoiseConfig::default()));
         let solved = solved(&results);
         assert!(solved >= 57, "{family}: {solved} of 60 with noise, at least 57 expected");
     }
@@ -64,9 +72,9 @@ fn experts_come_back_from_detours() {
     let noise = NoiseConfig { detour_probability: 0.03, ..NoiseConfig::NONE };
     for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember] {
         let [plain, detoured] =
-            [NoiseConfig::NONE, noise].map(|noise| play(family, 40, difficulty, noise, Intent::Solve));
+            [NoiseConfig::NONE, noise].map(|noise| play(family, 40, difficulty, Manner::solve(noise)));
         assert!(solved(&detoured) >= 38, "{family}: {} of 40 with detours, at least 38 expected", solved(&detoured));
-        let steps = |results: &[EpisodeResult]| results.iter().map(|result| result.steps).sum::<usize>();
+        let steps = |results: &[Played]| results.iter().map(|result| result.steps).sum::<usize>();
         let (plain, detoured) = (steps(&plain), steps(&detoured));
         assert!(10 * detoured > 11 * plain, "{family}: {detoured} steps with detours, {plain} without");
     }
@@ -82,11 +90,12 @@ struct Moment {
 }
 
 impl Moment {
-    fn of(frame: &ExpertFrame) -> Self {
+    fn of(step: &LabelledStep) -> Self {
         let names = environment_state_spec().names;
-        let value = |name: &str| frame.environment_state[names.iter().position(|it| it == name).expect("a known name")];
+        let value =
+            |name: &str| step.labels.environment_state[names.iter().position(|it| it == name).expect("a known name")];
         Self {
-            hand: [frame.observation.state[0], frame.observation.state[1]],
+            hand: [step.observation.state[0], step.observation.state[1]],
             object: [value("object_x") * HAND_RANGE_M, value("object_y") * HAND_RANGE_M],
             is_reach: value("goal_reach") == 1.0,
             is_press: value("goal_press") == 1.0,
@@ -110,7 +119,7 @@ fn what_leaves_no_trace_is_done_beyond_doubt() {
             intent: Intent::Solve,
         };
         let mut moments = Vec::new();
-        expert_rollout(&mut environment, &rollout, |frame| moments.push(Moment::of(&frame))).expect("a scenario");
+        expert_rollout(&mut environment, &rollout, |step| moments.push(Moment::of(&step))).expect("a scenario");
         for (i, pair) in moments.windows(2).enumerate().filter(|(_, pair)| pair[0].progress < pair[1].progress) {
             let place = pair[0].object;
             if pair[0].is_reach {
@@ -132,8 +141,8 @@ fn what_leaves_no_trace_is_done_beyond_doubt() {
 fn blunders_fail_irreparably() {
     let difficulty = Difficulty { delay_steps: 40, ..Difficulty::default() };
     for family in Family::ALL.into_iter().filter(|&family| family != Family::Endurance) {
-        let results = play(family, 40, difficulty, NoiseConfig::NONE, Intent::Blunder);
-        let failed = results.iter().filter(|result| matches!(result.status, Status::Failed(_))).count();
+        let results = play(family, 40, difficulty, Manner { noise: NoiseConfig::NONE, intent: Intent::Blunder });
+        let failed = results.iter().filter(|result| matches!(result.outcome, Outcome::Failed { .. })).count();
         assert!(failed >= 36, "{family}: {failed} of 40 spoiled episodes failed, at least 36 expected");
     }
 }
@@ -141,7 +150,7 @@ fn blunders_fail_irreparably() {
 #[test]
 fn long_endurance_has_no_dead_end() {
     let difficulty = Difficulty { tasks: 400, ..Difficulty::default() };
-    let results = play(Family::Endurance, 1, difficulty, NoiseConfig::NONE, Intent::Solve);
-    assert_eq!(results[0].status, Status::Succeeded);
+    let results = play(Family::Endurance, 1, difficulty, Manner::solve(NoiseConfig::NONE));
+    assert_eq!(results[0].outcome, Outcome::Succeeded);
     assert!(results[0].steps >= 10_000, "400 tasks took {} steps, 10,000 expected", results[0].steps);
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
-use robomamba_policy::{ActionChunk, FeatureSpec, Observation, Policy, PolicyError};
+use robomamba_policy::{
+    ActionChunk, Environment, Episode, FeatureSpec, Observation, Outcome, Policy, PolicyError, Step, play,
+};
 use robomamba_sim::{
-    CAMERA, CONTROL_PERIOD_S, Difficulty, ENVIRONMENT_STATE_DIM, Environment, ExpertRollout, Failure, Family,
-    GROUNDING_ABSENT, GROUNDING_DIM, HAND_RANGE_M, HAND_SPEED_MAX_M_S, Instructed, Intent, NoiseConfig, Scenario,
-    SimError, Status, THING_ABSENT, THINGS, THINGS_DIM, Tabletop, environment_state_spec, expert_rollout,
-    grounding_spec, instruction_corpus, policy_rollout, things_spec,
+    CAMERA, CONTROL_PERIOD_S, Difficulty, ENVIRONMENT_STATE_DIM, ExpertRollout, Failure, Family, GROUNDING_ABSENT,
+    GROUNDING_DIM, HAND_RANGE_M, HAND_SPEED_MAX_M_S, Instructed, Intent, NoiseConfig, Scenario, THING_ABSENT, THINGS,
+    THINGS_DIM, Tabletop, environment_state_spec, expert_rollout, grounding_spec, instruction_corpus, things_spec,
 };
 
 fn tabletop(size: usize) -> Tabletop {
@@ -28,7 +29,7 @@ fn wild_action(step: usize) -> [f32; 3] {
 fn trace(environment: &mut Tabletop, steps: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for step in 0..steps {
-        let observation = environment.observe();
+        let observation = environment.look();
         bytes.extend_from_slice(observation.images[0].1.data());
         bytes.extend(observation.state.iter().flat_map(|value| value.to_le_bytes()));
         bytes.extend(environment.environment_state().iter().flat_map(|value| value.to_le_bytes()));
@@ -71,7 +72,7 @@ fn train_and_heldout_scenes_never_coincide() {
         for seed in 0..100 {
             for scenario in [Scenario::train(family, seed), Scenario::heldout(family, seed)] {
                 at(&mut environment, scenario);
-                let image = environment.observe().images[0].1.data().to_vec();
+                let image = environment.look().images[0].1.data().to_vec();
                 assert!(seen.insert(image), "{scenario:?} looks like an earlier scene");
             }
         }
@@ -83,7 +84,7 @@ fn pictures_have_any_size() {
     for (height, width) in [(1, 1), (7, 13), (31, 97), (64, 64), (96, 96), (224, 224), (480, 640)] {
         let mut environment = Tabletop::new(height, width).expect("a size in range");
         let spec = environment.features().clone();
-        let observation = environment.observe();
+        let observation = environment.look();
         spec.check(observation).expect("the observation fits the features");
         assert_eq!(observation.image(CAMERA).map(|image| image.data().len()), Some(height * width * 3));
     }
@@ -104,7 +105,7 @@ fn things_are_visible_at_64_pixels() {
     let mut environment = tabletop(64);
     for seed in 0..50 {
         at(&mut environment, Scenario::heldout(Family::PickPlace, seed));
-        let coloured = n_coloured(environment.observe().images[0].1.data());
+        let coloured = n_coloured(environment.look().images[0].1.data());
         assert!(coloured >= 30, "seed {seed}: only {coloured} coloured pixels");
     }
 }
@@ -112,13 +113,13 @@ fn things_are_visible_at_64_pixels() {
 #[test]
 fn sub_pixel_motion_and_opening_are_visible() {
     let mut environment = tabletop(96);
-    let before = environment.observe().images[0].1.clone();
+    let before = environment.look().images[0].1.clone();
     environment.step(&[0.1, 0.0, 0.0]).expect("a finite action");
-    let moved = environment.observe().images[0].1.clone();
+    let moved = environment.look().images[0].1.clone();
     assert!(before != moved, "2 mm are not visible");
     environment.step(&[0.0, 0.0, 1.0]).expect("a finite action");
     environment.step(&[0.0, 0.0, 0.0]).expect("a finite action");
-    assert!(moved != environment.observe().images[0].1, "closing is not visible");
+    assert!(moved != environment.look().images[0].1, "closing is not visible");
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn the_grounding_points_at_what_the_instruction_names() {
     for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence] {
         for seed in 0..50 {
             at(&mut environment, Scenario::train(family, seed));
-            let observation = environment.observe().clone();
+            let observation = environment.look().clone();
             let named = observation.instruction.split(' ').filter_map(|word| colours.iter().position(|it| *it == word));
             let grounding = environment.grounding();
             let points: Vec<_> = grounding.chunks_exact(2).filter(|point| point[0] != GROUNDING_ABSENT).collect();
@@ -225,7 +226,7 @@ fn the_things_are_what_the_instruction_calls_them() {
     for family in Family::ALL {
         for seed in 0..50 {
             at(&mut environment, Scenario::train(family, seed));
-            let instruction = environment.observe().instruction.clone();
+            let instruction = environment.look().instruction.clone();
             let words: Vec<&str> = instruction.split(|c: char| !c.is_alphabetic()).collect();
             let things = environment.things();
             let present = || things.chunks_exact(4).filter(|thing| thing[0] != THING_ABSENT);
@@ -297,7 +298,7 @@ fn the_vocabulary_is_small_and_complete() {
     for family in Family::ALL {
         for seed in 1000..1100 {
             at(&mut environment, Scenario::heldout(family, seed));
-            let instruction = environment.observe().instruction.clone();
+            let instruction = environment.look().instruction.clone();
             for word in instruction.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()) {
                 assert!(words.contains(word), "`{word}` of `{instruction}` is not in the corpus");
             }
@@ -340,7 +341,9 @@ fn acting_too_early_fails() {
         let action = [(x - hand_x) * 15.0, (y - hand_y) * 15.0, if near { 1.0 } else { -1.0 }];
         environment.step(&action).expect("finite");
     }
-    assert_eq!(environment.outcome().status, Status::Failed(Failure::TooEarly));
+    assert!(
+        matches!(environment.outcome().outcome, Some(Outcome::Failed { reason, .. }) if reason == Failure::TooEarly.reason())
+    );
 }
 
 #[test]
@@ -350,11 +353,11 @@ fn attempts_share_the_scene_but_not_the_start() {
         let scenario = Scenario::heldout(Family::Retry, seed);
         at(&mut environment, scenario);
         let (first, start) = (environment.environment_state(), environment.hand_state());
-        let instruction = environment.observe().instruction.clone();
+        let instruction = environment.look().instruction.clone();
         for attempt in 1..4 {
             at(&mut environment, scenario.with_attempt(attempt));
             assert_eq!(environment.environment_state(), first, "seed {seed}: the scene changed");
-            assert_eq!(environment.observe().instruction, instruction);
+            assert_eq!(environment.look().instruction, instruction);
             assert_ne!(environment.hand_state(), start, "seed {seed}: the start pose is the same");
         }
     }
@@ -394,7 +397,13 @@ impl Policy for Idle {
         Ok(())
     }
 
-    fn reset(&mut self) {}
+    fn begin(&mut self, _: &Episode) -> Result<(), PolicyError> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: &Outcome, _: &Observation) -> Result<(), PolicyError> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -404,14 +413,19 @@ fn policies_are_judged() {
     let mut idle = Idle { features: features.clone(), actions: vec![0.0; 3] };
     let mut steps = 0;
     let scenario = Scenario::heldout(Family::Reach, 0);
-    let result = policy_rollout(&mut environment, &mut idle, &scenario, |_| steps += 1).expect("a valid policy");
-    assert_eq!((result.status, result.steps), (Status::TimedOut, steps));
+    at(&mut environment, scenario);
+    let count = |_: &Idle, _: Step| Ok::<_, PolicyError>(steps += 1);
+    let played = play(&mut environment, &mut idle, count).expect("a valid policy");
+    assert_eq!((played.outcome, played.steps), (Outcome::TimedOut, steps));
     let mut empty = Idle { features: features.clone(), actions: Vec::new() };
-    let error = policy_rollout(&mut environment, &mut empty, &scenario, |_| {}).expect_err("no action");
-    assert!(matches!(error, SimError::EmptyChunk));
+    at(&mut environment, scenario);
+    let ignore = |_: &Idle, _: Step| Ok::<_, PolicyError>(());
+    let error = play(&mut environment, &mut empty, ignore).expect_err("no action");
+    assert!(matches!(error, PolicyError::EmptyChunk));
     let mut broken = Idle { features, actions: vec![f32::NAN; 3] };
-    let error = policy_rollout(&mut environment, &mut broken, &scenario, |_| {}).expect_err("NaN");
-    assert!(matches!(error, SimError::ActionNotFinite { .. }));
+    at(&mut environment, scenario);
+    let error = play(&mut environment, &mut broken, ignore).expect_err("NaN");
+    assert!(matches!(error, PolicyError::ActionNotFinite { .. }));
 }
 
 #[test]
@@ -422,12 +436,12 @@ fn free_instructions_are_judged_when_understood() {
     let button = things.split(", ").find(|thing| thing.ends_with("button")).expect("sequences have buttons");
     let told = environment.instruct(&format!("Go to the {button}, then press the {button}"));
     assert_eq!(told, Instructed::Understood { subgoals: 2 });
-    while !environment.outcome().done() {
+    while !environment.outcome().is_over() {
         environment.step(&environment.expert_action()).expect("finite");
     }
-    assert_eq!(environment.outcome().status, Status::Succeeded);
+    assert_eq!(environment.outcome().outcome, Some(Outcome::Succeeded));
     assert_eq!(environment.instruct("sing a song"), Instructed::NotUnderstood);
-    assert_eq!(&*environment.observe().instruction, "sing a song");
+    assert_eq!(&*environment.look().instruction, "sing a song");
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl<'a> Encoder<'a> {
             }
             observation.state.copy_from_slice(&state[step * state_dim..][..state_dim]);
             observation.instruction.clone_from(&episode.tasks()[step]);
-            tokens.extend_from_slice(session.encode(&observation)?);
+            tokens.extend_from_slice(session.perceive(&observation)?);
         }
         Ok(tokens)
     }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use robomamba_model::{Checkpoint, Dtype, Preset, Summary, convert};
-use robomamba_sim::{Environment, Tabletop};
+use robomamba_policy::Environment;
+use robomamba_sim::Tabletop;
 
 use crate::loaded;
 use crate::output;

@@ -6,32 +6,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use robomamba_policy::{ChunkQueue, DeadlineGuard, DeadlineStats};
+use robomamba_eval::{
+    DEADLINE_MS, Demonstration, EpisodeRecord, Figures, Latency, McapLog, StateBytes, Table, Trace, Tracer, Utc,
+    demonstration_page, overall, peak_rss_mb, scores,
+};
+use robomamba_policy::{ChunkQueue, DeadlineGuard, Environment, play};
 use robomamba_runtime::Session;
-use robomamba_sim::{Environment, EpisodeResult, FPS, Family, Instructed, Scenario, Tabletop};
+use robomamba_sim::{FPS, Family, Instructed, Scenario, Tabletop};
 
 use crate::args::{Execution, Loading};
-use crate::drive;
-use crate::figures::{self, DEADLINE_MS, Figures, Percentiles, StateBytes};
 use crate::interrupt::{self, Interrupted};
 use crate::loaded::{self, Loaded};
-use crate::machine::{Machine, Utc, peak_rss_mb};
-use crate::mcap_log::McapLog;
+use crate::machine;
 use crate::output;
 use crate::progress::Progress;
-use crate::report::{self, Report};
 use crate::run_folder::{RunFolder, write_atomically};
-use crate::table::Table;
-use crate::trace::{Trace, Tracer};
 
 /// Families of the shipped checkpoint.
 const FAMILIES: [Family; 5] = [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember];
 /// Episodes when the user does not choose.
 const EPISODES: usize = 40;
 /// Control steps between two updates of the live progress.
-const STEPS_PER_UPDATE: usize = 8;
-/// Control steps for which room is reserved, so that measuring does not allocate.
-const STEPS_RESERVED: usize = 1 << 16;
+const STEPS_PER_UPDATE: u64 = 8;
+/// Side of the report's images in pixels; the policy sees smaller ones.
+const STILL_SIZE: usize = 192;
 
 /// Options of `demo`.
 #[derive(Args)]
@@ -78,14 +76,12 @@ pub fn run(args: DemoArgs) -> Result<()> {
     let seconds = show.play_all(&args)?;
     let Show { traces, driver, state_bytes, log, .. } = show;
     log.finish()?;
-    let stats = driver.stats();
-    let figures = measure(&loaded, &traces, stats, state_bytes, seconds);
-    let latencies_ms: Vec<f64> = stats.latency_ns.iter().map(|&ns| ns as f64 / 1e6).collect();
-    let page = report::html(&Report {
+    let figures = measure(&loaded, &Ended { traces: &traces, driver: &driver, state_bytes, seconds });
+    let page = demonstration_page(&Demonstration {
         time,
         command: &command_line(),
         figures: &figures,
-        latencies_ms: &latencies_ms,
+        latency: driver.latency(),
         traces: &traces,
         image_size: loaded.image_size().0,
         policy: &loaded.description(),
@@ -98,12 +94,15 @@ pub fn run(args: DemoArgs) -> Result<()> {
     }
     print_outcome(&figures, &traces)?;
     output::print(format!("report: {}", folder.commit()?.join("report.html").display()))?;
-    Ok(())
+    // The report of the episodes that were complete is there, but not all that was asked for.
+    interrupt::check()
 }
 
 /// The demonstration while it runs.
 struct Show {
     environment: Tabletop,
+    /// The same world in larger images: a pure function of scenario and actions.
+    stage: Tabletop,
     driver: Driver,
     scenarios: Vec<Scenario>,
     instruction: Option<String>,
@@ -117,10 +116,11 @@ impl Show {
         let (height, width) = loaded.image_size();
         let environment = Tabletop::new(height, width)?;
         let session = args.execution.queue(loaded.session()?);
-        let guard = DeadlineGuard::new(session, Duration::from_secs_f64(DEADLINE_MS / 1e3), STEPS_RESERVED);
-        let log = McapLog::create(&folder.join("episodes.mcap"), environment.features(), time.unix_ns)?;
+        let guard = DeadlineGuard::new(session, Duration::from_secs_f64(DEADLINE_MS / 1e3));
+        let log = McapLog::create(&folder.join("episodes.mcap"), environment.features(), time.unix_ns())?;
         Ok(Self {
             environment,
+            stage: Tabletop::new(STILL_SIZE, STILL_SIZE)?,
             driver: guard,
             scenarios: scenarios(args)?,
             instruction: args.instruction.clone(),
@@ -152,24 +152,26 @@ impl Show {
 
     fn play(&mut self, scenario: &Scenario, progress: &Progress, pace: Duration) -> Result<Trace> {
         let standing = self.standing(scenario);
-        let Self { environment, driver, log, state_bytes, instruction, .. } = self;
-        environment.reset(scenario)?;
-        let understood = instruction.as_deref().map(|text| environment.instruct(text));
-        let mut tracer = Tracer::new(scenario, instruction.as_deref())?;
-        log.episode(scenario, &environment.observe().instruction)?;
+        let understood = self.reset(scenario)?;
+        let Self { environment, stage, driver, log, state_bytes, .. } = self;
+        let mut tracer = Tracer::default();
+        log.episode(&environment.episode())?;
         let mut next_step = Instant::now();
-        let result = drive::play(environment, driver, |driver, step| {
-            let bytes = driver.inner().inner().state().bytes();
-            *state_bytes =
-                StateBytes { first: if state_bytes.first == 0 { bytes } else { state_bytes.first }, last: bytes };
+        let played = play(environment, driver, |driver, step| {
+            interrupt::check()?;
+            state_bytes.observe(driver.inner().inner().state().bytes());
             log.step(&step)?;
-            tracer.step(&step)?;
-            if driver.stats().latency_ns.len().is_multiple_of(STEPS_PER_UPDATE) {
+            if tracer.wants_image() {
+                tracer.image(&stage.look().images[0].1)?;
+            }
+            tracer.step(&step);
+            stage.step(step.action())?;
+            if driver.latency().len().is_multiple_of(STEPS_PER_UPDATE) {
                 progress.say(standing.clone());
             }
             next_step += pace;
             thread::sleep(next_step.saturating_duration_since(Instant::now()));
-            Ok(())
+            anyhow::Ok(())
         })?;
         let is_scored = understood != Some(Instructed::NotUnderstood);
         if !is_scored {
@@ -179,19 +181,30 @@ impl Show {
                 environment.description()
             ));
         }
-        Ok(Trace { is_scored, ..tracer.finish(result)? })
+        let names = &environment.features().action.names;
+        let trace = tracer.finish(EpisodeRecord::from(&played), names, &stage.look().images[0].1)?;
+        Ok(Trace { is_scored, ..trace })
+    }
+
+    /// Starts an episode, on the stage as well, with another task if the user gave an instruction.
+    fn reset(&mut self, scenario: &Scenario) -> Result<Option<Instructed>> {
+        self.environment.reset(scenario)?;
+        self.stage.reset(scenario)?;
+        let Some(text) = &self.instruction else { return Ok(None) };
+        self.stage.instruct(text);
+        Ok(Some(self.environment.instruct(text)))
     }
 
     /// What the live progress says while the episode of `scenario` runs.
     fn standing(&self, scenario: &Scenario) -> String {
-        let rate = figures::overall(&figures::success(&scored(&self.traces)));
-        let stats = self.driver.stats();
-        format!("{:<10}  {} of {} solved  {:.0} Hz", scenario.family.name(), rate.k, rate.n, stats.rate_hz())
+        let rate = overall(&scores(&scored(&self.traces)));
+        let rate_hz = self.driver.latency().rate_hz();
+        format!("{:<10}  {} of {} solved  {rate_hz:.0} Hz", scenario.family.name(), rate.k, rate.n)
     }
 }
 
-fn scored(traces: &[Trace]) -> Vec<EpisodeResult> {
-    traces.iter().filter(|trace| trace.is_scored).map(|trace| trace.result.clone()).collect()
+fn scored(traces: &[Trace]) -> Vec<EpisodeRecord> {
+    traces.iter().filter(|trace| trace.is_scored).map(|trace| trace.record.clone()).collect()
 }
 
 /// The scenes: families in turn, each with consecutive seeds.
@@ -210,63 +223,61 @@ fn scenarios(args: &DemoArgs) -> Result<Vec<Scenario>> {
     (0..episodes).map(scenario).collect()
 }
 
-fn measure(loaded: &Loaded, traces: &[Trace], stats: &DeadlineStats, state_bytes: StateBytes, seconds: f64) -> Figures {
-    let episodes: Vec<EpisodeResult> = traces.iter().map(|trace| trace.result.clone()).collect();
-    let success = figures::success(&scored(traces));
-    let percentile = |p| stats.percentile_ms(p);
-    let steps = stats.latency_ns.len();
+/// A demonstration that has ended.
+struct Ended<'a> {
+    traces: &'a [Trace],
+    driver: &'a Driver,
+    state_bytes: StateBytes,
+    /// Time of the whole loop.
+    seconds: f64,
+}
+
+fn measure(loaded: &Loaded, show: &Ended) -> Figures {
+    let latency = show.driver.latency();
     Figures {
-        success_interval: success.iter().map(|(&family, rate)| (family, rate.wilson())).collect(),
-        success,
-        mean_steps: figures::mean_steps(&episodes),
-        latency_ms: Percentiles {
-            p50: percentile(50.0),
-            p95: percentile(95.0),
-            p99: percentile(99.0),
-            max: percentile(100.0),
-        },
-        control_rate_hz: stats.rate_hz(),
-        loop_rate_hz: steps as f64 / seconds.max(1e-9),
-        deadline_misses: stats.misses,
+        tasks: scores(&scored(show.traces)),
+        latency: Latency::of(latency),
+        control_rate_hz: latency.rate_hz(),
+        loop_rate_hz: latency.len() as f64 / show.seconds.max(1e-9),
+        deadline_misses: show.driver.misses(),
         deadline_ms: DEADLINE_MS,
-        steps,
-        state_bytes,
+        steps: latency.len(),
+        state_bytes: show.state_bytes,
         peak_rss_mb: peak_rss_mb(),
-        machine: Machine::this(),
+        machine: machine::this(),
         checkpoint: loaded.path().display().to_string(),
         precision: loaded.format().to_string(),
-        episodes,
+        episodes: show.traces.iter().map(|trace| trace.record.clone()).collect(),
     }
 }
 
 fn print_outcome(figures: &Figures, traces: &[Trace]) -> Result<()> {
-    let mut table = Table::new(["family", "episodes", "solved", "rate [95 % interval]", "mean steps"]);
-    for (family, rate) in &figures.success {
-        let steps = format!("{:.0}", figures.mean_steps.get(family).copied().unwrap_or(0.0));
-        table.row([family.to_string(), rate.n.to_string(), rate.k.to_string(), rate.to_string(), steps]);
+    let mut table = Table::new(["task", "episodes", "solved", "rate [95 % interval]", "mean steps"]);
+    for score in &figures.tasks {
+        let (rate, steps) = (score.rate, format!("{:.0}", score.mean_steps));
+        table.row([score.task.clone(), rate.n.to_string(), rate.k.to_string(), rate.to_string(), steps]);
     }
-    let all = figures::overall(&figures.success);
+    let all = overall(&figures.tasks);
     table.row(["all".into(), all.n.to_string(), all.k.to_string(), all.to_string(), String::new()]);
     if all.n > 0 {
         output::print(&table)?;
     }
     for trace in traces.iter().filter(|trace| !trace.is_scored) {
-        let result = &trace.result;
+        let EpisodeRecord { instruction, task, seed, steps, .. } = &trace.record;
         output::print(format!(
-            "\"{}\": not scored, because its words do not fit the scene ({} {}, {} steps)",
-            result.instruction, result.family, result.seed, result.steps
+            "\"{instruction}\": not scored, because its words do not fit the scene ({task} {seed}, {steps} steps)"
         ))?;
     }
     output::print(measurements(figures))
 }
 
 fn measurements(figures: &Figures) -> Table {
-    let latency = figures.latency_ms;
+    let latency = figures.latency;
     let mut table = Table::new(["measured", ""]);
     let memory = figures.peak_rss_mb.map_or("n/a".into(), |mb| format!("{mb:.0} MB"));
     table.row([
         "control latency p50, p95, p99",
-        &format!("{:.2}, {:.2}, {:.2} ms", latency.p50, latency.p95, latency.p99),
+        &format!("{:.2}, {:.2}, {:.2} ms", latency.p50_ms, latency.p95_ms, latency.p99_ms),
     ]);
     table.row(["control rate", &format!("{:.0} Hz", figures.control_rate_hz)]);
     table.row(["deadline misses at 30 Hz", &format!("{} of {} steps", figures.deadline_misses, figures.steps)]);

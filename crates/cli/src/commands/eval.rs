@@ -1,27 +1,27 @@
 //! `eval`: success per task family, for one checkpoint or several in one table.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use robomamba_policy::ChunkQueue;
+use robomamba_eval::{
+    EpisodeRecord, Machine, Rate, RecordFile, Recurrent, RecurrentState, TaskScore, records_table, scores,
+    to_json_lines,
+};
+use robomamba_policy::{ChunkQueue, Step, play};
 use robomamba_runtime::Session;
-use robomamba_sim::{Difficulty, Environment, EpisodeResult, Family, Scenario, Split, Tabletop};
+use robomamba_sim::{Difficulty, Scenario, Split, Tabletop};
 use serde::Serialize;
 
 use crate::args::{Execution, Families, Jobs, Loading, parse_split};
-use crate::drive::{self, Recurrent, RecurrentState};
-use crate::figures::{self, overall};
-use crate::interval::Rate;
+use crate::interrupt;
 use crate::loaded::{self, Loaded};
-use crate::machine::Machine;
+use crate::machine;
 use crate::output;
 use crate::parallel;
 use crate::progress::Progress;
 use crate::run_folder::write_atomically;
-use crate::table::Table;
 
 /// Options of `eval`.
 #[derive(Args)]
@@ -61,6 +61,9 @@ pub struct EvalArgs {
     /// Write every result with its seed to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the episode records of the checkpoint to this file, one JSON object per line, for `report`
+    #[arg(long, value_name = "FILE")]
+    records: Option<PathBuf>,
 }
 
 /// The content of the JSON file.
@@ -80,20 +83,25 @@ struct Evaluation {
 #[derive(Serialize)]
 struct Scores {
     checkpoint: PathBuf,
-    success: BTreeMap<Family, Rate>,
-    success_interval: BTreeMap<Family, (f64, f64)>,
-    mean_steps: BTreeMap<Family, f64>,
-    episodes: Vec<EpisodeResult>,
+    tasks: Vec<TaskScore>,
+    episodes: Vec<EpisodeRecord>,
 }
 
 /// Runs `eval`.
 pub fn run(args: EvalArgs) -> Result<()> {
     let scenarios = scenarios(&args)?;
+    if args.records.is_some() && args.checkpoints.len() > 1 {
+        bail!("--records takes the records of one checkpoint, found {} checkpoints", args.checkpoints.len());
+    }
     let paths = if args.checkpoints.is_empty() { vec![loaded::find(None)?] } else { args.checkpoints.clone() };
     let checkpoints =
         paths.iter().map(|path| Loaded::open(path, args.loading.options())).collect::<Result<Vec<_>>>()?;
     let scores = checkpoints.iter().map(|loaded| score(loaded, &scenarios, &args)).collect::<Result<Vec<_>>>()?;
-    output::print(table(&scores))?;
+    let files: Vec<RecordFile> = scores.iter().map(Scores::file).collect();
+    output::print(records_table(&files))?;
+    if let (Some(path), Some(file)) = (&args.records, files.first()) {
+        write_atomically(path, to_json_lines(&file.records).as_bytes())?;
+    }
     if let Some(path) = &args.json {
         let evaluation = Evaluation {
             split: args.split,
@@ -102,12 +110,18 @@ pub fn run(args: EvalArgs) -> Result<()> {
             difficulty: args.difficulty(),
             recurrent_state: args.recurrent_state(),
             precision: args.loading.format.to_string(),
-            machine: Machine::this(),
+            machine: machine::this(),
             checkpoints: scores,
         };
         write_atomically(path, (serde_json::to_string_pretty(&evaluation)? + "\n").as_bytes())?;
     }
     Ok(())
+}
+
+impl Scores {
+    fn file(&self) -> RecordFile {
+        RecordFile { name: self.checkpoint.display().to_string(), records: self.episodes.clone() }
+    }
 }
 
 impl EvalArgs {
@@ -116,7 +130,7 @@ impl EvalArgs {
     }
 
     fn recurrent_state(&self) -> RecurrentState {
-        RecurrentState::of_flag(self.stateless)
+        if self.stateless { RecurrentState::ResetAtEveryStep } else { RecurrentState::Carried }
     }
 }
 
@@ -135,23 +149,19 @@ fn score(loaded: &Loaded, scenarios: &[Scenario], args: &EvalArgs) -> Result<Sco
     let progress = Progress::start("eval", scenarios.len(), "episodes");
     let standing = Mutex::new(Rate::default());
     let work = |worker: &mut Worker, index: usize| {
-        let result = worker.play(&scenarios[index])?;
+        let record = worker.play(&scenarios[index])?;
         let mut standing = standing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        standing.add(result.success());
+        standing.add(record.is_success());
         progress.advance(format!("{}  {} of {} solved", loaded.path().display(), standing.k, standing.n));
-        Ok(result)
+        Ok(record)
     };
-    let mut episodes = parallel::map(args.jobs.count(), scenarios.len(), || Worker::new(loaded, args), work)?;
+    tracing::info!(jobs = args.jobs.count(), "one session per job, each on one thread");
+    let episodes = parallel::map(args.jobs.count(), scenarios.len(), || Worker::new(loaded, args), work)?;
     progress.finish();
-    episodes.sort_by_key(|episode| (episode.family, episode.seed));
-    let success = figures::success(&episodes);
-    Ok(Scores {
-        checkpoint: loaded.path().into(),
-        success_interval: success.iter().map(|(&family, rate)| (family, rate.wilson())).collect(),
-        success,
-        mean_steps: figures::mean_steps(&episodes),
-        episodes,
-    })
+    let mut order: Vec<usize> = (0..episodes.len()).collect();
+    order.sort_by_key(|&i| (scenarios[i].family, scenarios[i].seed));
+    let episodes: Vec<EpisodeRecord> = order.into_iter().map(|i| episodes[i].clone()).collect();
+    Ok(Scores { checkpoint: loaded.path().into(), tasks: scores(&episodes), episodes })
 }
 
 /// An environment and a session for one thread.
@@ -163,36 +173,15 @@ struct Worker {
 impl Worker {
     fn new(loaded: &Loaded, args: &EvalArgs) -> Result<Self> {
         let (height, width) = loaded.image_size();
-        let policy = args.recurrent_state().of(loaded.worker_session()?);
+        let policy = Recurrent::new(loaded.worker_session()?, args.recurrent_state());
         Ok(Self { environment: Tabletop::new(height, width)?, policy: args.execution.queue(policy) })
     }
 
-    fn play(&mut self, scenario: &Scenario) -> Result<EpisodeResult> {
+    fn play(&mut self, scenario: &Scenario) -> Result<EpisodeRecord> {
         self.environment.reset(scenario)?;
-        let result = drive::play(&mut self.environment, &mut self.policy, |_, _| Ok(()));
-        result.with_context(|| format!("{} {}", scenario.family, scenario.seed))
+        let watch = |_: &_, _: Step| interrupt::check();
+        let played = play(&mut self.environment, &mut self.policy, watch);
+        let played = played.with_context(|| format!("{} {}", scenario.family, scenario.seed))?;
+        Ok(EpisodeRecord::from(&played))
     }
-}
-
-/// One row per family; with several checkpoints, a group of columns for each.
-fn table(scores: &[Scores]) -> Table {
-    let several = scores.len() > 1;
-    let heading = |i: usize, name: &str| if several { format!("{name} ({})", i + 1) } else { name.to_string() };
-    let columns = |i: usize| ["n", "k", "rate [95 % interval]", "mean steps"].map(|name| heading(i, name));
-    let mut table = Table::new(["family".to_string()].into_iter().chain((0..scores.len()).flat_map(columns)));
-    let families: Vec<Family> = scores.first().map(|first| first.success.keys().copied().collect()).unwrap_or_default();
-    for family in families {
-        let cells = scores.iter().flat_map(|of| cells(of.success[&family], of.mean_steps.get(&family).copied()));
-        table.row([family.to_string()].into_iter().chain(cells));
-    }
-    table.row(["all".to_string()].into_iter().chain(scores.iter().flat_map(|of| cells(overall(&of.success), None))));
-    for (i, of) in scores.iter().enumerate().filter(|_| several) {
-        table.row([format!("({}) {}", i + 1, of.checkpoint.display())]);
-    }
-    table
-}
-
-fn cells(rate: Rate, mean_steps: Option<f64>) -> [String; 4] {
-    let steps = mean_steps.map_or(String::new(), |steps| format!("{steps:.0}"));
-    [rate.n.to_string(), rate.k.to_string(), rate.to_string(), steps]
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use robomamba_model::{BackboneConfig, Checkpoint, Dtype, Preset, Summary, TextTokenizer};
-use robomamba_sim::{Environment, Tabletop, instruction_corpus};
+use robomamba_policy::Environment;
+use robomamba_sim::{Tabletop, instruction_corpus};
 
 use crate::output;
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use robomamba_model::{Dtype, Preset, Summary};
-use robomamba_sim::{Environment, Tabletop};
+use robomamba_policy::Environment;
+use robomamba_sim::Tabletop;
 
 use crate::loaded;
 use crate::output;

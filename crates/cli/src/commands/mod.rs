@@ -8,6 +8,7 @@ mod eval;
 mod init;
 mod inspect;
 mod record;
+mod report;
 mod stats;
 #[cfg(feature = "train")]
 mod train;
@@ -27,6 +28,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Measure success per task family, for one checkpoint or several side by side
     Eval(eval::EvalArgs),
+    /// Draw files of episode records, from any simulator, as a table and a page
+    Report(report::ReportArgs),
     /// Train a policy on recorded episodes, or continue an interrupted run
     Train(train::TrainArgs),
     /// Record, summarise and verify data sets (LeRobotDataset v3.0)
@@ -59,6 +62,7 @@ impl Command {
         match self {
             Self::Demo(args) => demo::run(args),
             Self::Eval(args) => eval::run(args),
+            Self::Report(args) => report::run(args),
             Self::Train(args) => train::run(args),
             Self::Data(DataCommand::Record(args)) => record::run(args),
             Self::Data(DataCommand::Stats(args)) => stats::run(args),

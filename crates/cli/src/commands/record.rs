@@ -9,16 +9,18 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use clap::{Arg, Args};
 use robomamba_data::{DataError, Dataset, DatasetWriter, EpisodeWriter, Feature, Features, Frame, Value, WriterConfig};
-use robomamba_policy::{ActionChunk, ChunkQueue, Observation, Policy};
+use robomamba_eval::{Recurrent, RecurrentState};
+use robomamba_policy::{
+    ActionChunk, ChunkQueue, Driver, Environment, Episode, Observation, Outcome, Policy, PolicyError, Step, play,
+};
 use robomamba_runtime::Session;
 use robomamba_sim::{
-    CAMERA, Difficulty, Environment, ExpertFrame, ExpertRollout, FPS, Family, Intent, NoiseConfig, Scenario, Split,
-    Tabletop, environment_state_spec, expert_rollout, grounding_spec, labelled_rollout, things_spec,
+    CAMERA, Difficulty, ExpertRollout, FPS, Family, Intent, LabelledStep, Labels, NoiseConfig, Scenario, Split,
+    Tabletop, environment_state_spec, expert_rollout, grounding_spec, things_spec,
 };
 use serde::Serialize;
 
 use crate::args::{Execution, Families, Jobs, Loading, Span, parse_fraction, parse_split};
-use crate::drive::{Recurrent, RecurrentState};
 use crate::loaded::{self, Loaded};
 use crate::output;
 use crate::parallel;
@@ -173,7 +175,7 @@ impl PolicyPlan {
         Ok(Self {
             manifest,
             share: args.policy_share,
-            recurrent_state: RecurrentState::of_flag(args.stateless),
+            recurrent_state: if args.stateless { RecurrentState::ResetAtEveryStep } else { RecurrentState::Carried },
             precision: args.loading.format.to_string(),
             execution: args.execution,
         })
@@ -207,7 +209,7 @@ struct Worker {
 impl Worker {
     fn new(plan: &Plan, learner: Option<&Loaded>) -> Result<Self> {
         let queue = |(loaded, policy): (&Loaded, &PolicyPlan)| -> Result<_> {
-            Ok(policy.execution.queue(policy.recurrent_state.of(loaded.worker_session()?)))
+            Ok(policy.execution.queue(Recurrent::new(loaded.worker_session()?, policy.recurrent_state)))
         };
         let learner = learner.zip(plan.policy.as_ref()).map(queue).transpose()?;
         Ok(Self { environment: plan.environment()?, learner })
@@ -216,19 +218,26 @@ impl Worker {
     /// Records one episode and returns its number of control steps.
     fn record(&mut self, plan: &Plan, mut episode: EpisodeWriter) -> Result<usize> {
         let rollout = plan.rollout(episode.index());
-        let mut outcome = Ok(());
-        let sink = |frame: ExpertFrame| {
-            if outcome.is_ok() {
-                outcome = add_frame(&mut episode, &frame, rollout.scenario.seed);
-            }
-        };
+        let seed = rollout.scenario.seed;
         match (&mut self.learner, &plan.policy) {
             (Some(learner), Some(policy)) => {
-                corrected_rollout(&mut self.environment, learner, &rollout.scenario, policy.share, sink)?
+                self.environment.reset(&rollout.scenario)?;
+                let mut teacher = Teacher { learner, share: policy.share, seed, labels: Labels::of(&self.environment) };
+                play(&mut self.environment, &mut teacher, |teacher, step| {
+                    add_frame(&mut episode, &teacher.labelled(step), seed)
+                })?;
             }
-            _ => expert_rollout(&mut self.environment, &rollout, sink).map(drop)?,
+            _ => {
+                let mut written = Ok(());
+                let sink = |step: LabelledStep| {
+                    if written.is_ok() {
+                        written = add_frame(&mut episode, &step, seed);
+                    }
+                };
+                expert_rollout(&mut self.environment, &rollout, sink)?;
+                written?;
+            }
         }
-        outcome?;
         episode.save()?;
         Ok(self.environment.steps())
     }
@@ -237,45 +246,76 @@ impl Worker {
 /// Control steps after which it is decided anew who drives.
 const STRETCH_STEPS: usize = 20;
 
-/// Lets `learner` drive in a `share` of the stretches and the expert in the others; the expert labels every state
-/// (DAgger, Ross et al. 2011, arXiv 1011.0686). The learner sees every step, so that its state is always its own.
-fn corrected_rollout(
-    environment: &mut Tabletop,
-    learner: &mut impl Policy,
-    scenario: &Scenario,
+/// Lets a learner drive in a share of the stretches and the expert in the others, and labels every state (DAgger, Ross
+/// et al. 2011, arXiv 1011.0686). The learner acts at every step, so that its state is always its own.
+struct Teacher<'a, P> {
+    learner: &'a mut P,
     share: f64,
-    sink: impl FnMut(ExpertFrame),
-) -> Result<()> {
-    environment.reset(scenario)?;
-    learner.reset();
-    let mut chunk = ActionChunk::default();
-    let drive = |environment: &Tabletop, observation: &Observation, label| {
-        let stretch = (environment.steps() / STRETCH_STEPS) as u64;
-        let learner_drives = unit(draw(scenario.seed ^ stretch << 40, Draw::Driver)) < share;
-        learner.act(observation, &mut chunk)?;
-        Ok(match chunk.action(0) {
-            Some(&[dx, dy, grip]) if learner_drives => [dx, dy, grip].map(|value| value.clamp(-1.0, 1.0)),
-            _ => label,
-        })
-    };
-    labelled_rollout(environment, true, drive, sink)
+    seed: u64,
+    /// Of the last state in which somebody acted.
+    labels: Labels,
 }
 
-fn add_frame(episode: &mut EpisodeWriter, frame: &ExpertFrame, seed: u64) -> Result<(), DataError> {
-    let observation = frame.observation;
+impl<P> Teacher<'_, P> {
+    fn learner_drives(&self, step: usize) -> bool {
+        let stretch = (step / STRETCH_STEPS) as u64;
+        unit(draw(self.seed ^ stretch << 40, Draw::Driver)) < self.share
+    }
+
+    fn labelled<'a>(&'a self, step: Step<'a>) -> LabelledStep<'a> {
+        LabelledStep {
+            observation: step.observation,
+            labels: &self.labels,
+            executed: step.action(),
+            outcome: step.outcome,
+            is_demonstration: true,
+        }
+    }
+}
+
+impl<P: Policy> Driver<Tabletop> for Teacher<'_, P> {
+    fn begin(&mut self, _: &Tabletop, episode: &Episode) -> Result<(), PolicyError> {
+        self.learner.begin(episode)
+    }
+
+    fn act(
+        &mut self,
+        environment: &Tabletop,
+        observation: &Observation,
+        chunk: &mut ActionChunk,
+    ) -> Result<(), PolicyError> {
+        self.labels = Labels::of(environment);
+        self.learner.act(observation, chunk)?;
+        let executed = match chunk.action(0) {
+            Some(&[dx, dy, grip]) if self.learner_drives(environment.steps()) => {
+                [dx, dy, grip].map(|value| value.clamp(-1.0, 1.0))
+            }
+            _ => self.labels.action,
+        };
+        chunk.set_action(&executed);
+        Ok(())
+    }
+
+    fn end(&mut self, outcome: &Outcome, last: &Observation) -> Result<(), PolicyError> {
+        self.learner.end(outcome, last)
+    }
+}
+
+fn add_frame(episode: &mut EpisodeWriter, step: &LabelledStep, seed: u64) -> Result<()> {
+    let LabelledStep { observation, labels, .. } = step;
     let values = [
         (CAMERA, Value::Image(&observation.images[0].1)),
         (robomamba_data::STATE, Value::F32(&observation.state)),
-        (robomamba_data::ACTION, Value::F32(&frame.label)),
-        (EXECUTED, Value::F32(&frame.executed)),
-        (ENVIRONMENT_STATE, Value::F32(&frame.environment_state)),
-        (GROUNDING, Value::F32(&frame.grounding)),
-        (THINGS, Value::F32(&frame.things)),
-        (robomamba_data::SUCCESS, Value::Bool(frame.outcome.success())),
-        (IS_DEMONSTRATION, Value::Bool(frame.is_demonstration)),
+        (robomamba_data::ACTION, Value::F32(&labels.action)),
+        (EXECUTED, Value::F32(step.executed)),
+        (ENVIRONMENT_STATE, Value::F32(&labels.environment_state)),
+        (GROUNDING, Value::F32(&labels.grounding)),
+        (THINGS, Value::F32(&labels.things)),
+        (robomamba_data::SUCCESS, Value::Bool(step.outcome.is_success())),
+        (IS_DEMONSTRATION, Value::Bool(step.is_demonstration)),
         (SEED, Value::Int(&[seed as i64])),
     ];
-    episode.add_frame(&Frame { task: &observation.instruction, values: &values })
+    Ok(episode.add_frame(&Frame { task: &observation.instruction, values: &values })?)
 }
 
 /// What was executed; `action` is the expert's label.

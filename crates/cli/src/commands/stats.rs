@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use robomamba_data::{Dataset, FeatureStats};
+use robomamba_eval::Table;
 use serde_json::json;
 
 use crate::output;
 use crate::summary::Summary;
-use crate::table::Table;
 
 /// Options of `data stats`.
 #[derive(Args)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::steps::StepTimes;
 use super::trunks::{HistoryPoint, SequencePoint};
-use crate::table::Table;
+use robomamba_eval::Table;
 
 /// A promise and how it turned out on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -4,7 +4,7 @@ use anyhow::Result;
 use robomamba_kernels::{Isa, Kernels, Threads, limits};
 use serde::Serialize;
 
-use crate::table::Table;
+use robomamba_eval::Table;
 
 /// Bytes that are read to measure main memory: many times any cache.
 const MEMORY_BYTES: usize = 512 << 20;

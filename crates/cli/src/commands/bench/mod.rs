@@ -18,10 +18,11 @@ use robomamba_model::Preset;
 use robomamba_runtime::Format;
 use serde::Serialize;
 
-use crate::machine::{Machine, Utc, peak_rss_mb};
+use robomamba_eval::{Machine, Table, Utc, peak_rss_mb};
+
+use crate::machine;
 use crate::output;
 use crate::run_folder::write_atomically;
-use crate::table::Table;
 use claims::Claim;
 use limits::Limits;
 use peers::Comparison;
@@ -228,7 +229,7 @@ struct Measured {
 impl Measured {
     fn new(threads: usize, trunk: Preset, peers: Vec<Comparison>) -> Self {
         Self {
-            machine: Machine::this(),
+            machine: machine::this(),
             threads,
             trunk,
             limits: Vec::new(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::table::Table;
+use robomamba_eval::Table;
 
 /// The same work, done by us and by a peer in turn.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -1,9 +1,8 @@
 //! The page of `bench --report`.
 
 use super::trunks::{HistoryPoint, SequencePoint};
-use crate::machine::{Machine, Utc};
-use crate::report::svg::{Series, log_log};
-use crate::report::{escape, page};
+use robomamba_eval::svg::{Series, log_log};
+use robomamba_eval::{Machine, Utc, escape, page};
 
 /// A page with the tables that are there and a plot of steps and sequences.
 pub fn html(

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Effort, median, percentile, sorted};
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::table::Table;
+use robomamba_eval::Table;
 
 /// Steps that are timed at least, whatever the patience.
 const STEPS_MIN: usize = 3;

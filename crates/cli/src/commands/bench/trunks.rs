@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use super::{Effort, median, percentile, steps};
 use crate::interrupt;
-use crate::machine::rss_bytes;
 use crate::progress::Progress;
-use crate::table::Table;
+use robomamba_eval::{Table, rss_bytes};
 
 /// Histories at which steps are timed.
 const HISTORIES: [usize; 6] = [1, 10, 100, 1_000, 10_000, 100_000];

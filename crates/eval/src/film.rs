@@ -1,8 +1,9 @@
 //! Film strips: a few pictures of an episode, evenly spaced, although its length is not known beforehand.
 
-use anyhow::Result;
-use robomamba_data::encode_png;
 use robomamba_policy::Image;
+
+use crate::EvalError;
+use crate::png::encode_png;
 
 /// Pictures of one strip at most; at least half as many if the episode is long enough.
 const STILLS_MAX: usize = 12;
@@ -19,18 +20,19 @@ pub struct Still {
 /// Collects the pictures of one episode.
 ///
 /// It keeps every `stride`-th picture; when there are too many, it drops every other one and doubles the stride.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Film {
     stride: usize,
     stills: Vec<Still>,
 }
 
-impl Film {
-    /// An empty strip.
-    pub fn new() -> Self {
+impl Default for Film {
+    fn default() -> Self {
         Self { stride: 1, stills: Vec::new() }
     }
+}
 
+impl Film {
     /// Whether the picture of `step` is to be added.
     pub fn wants(&self, step: usize) -> bool {
         step.is_multiple_of(self.stride)
@@ -40,13 +42,13 @@ impl Film {
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn add(&mut self, step: usize, image: &Image) -> Result<()> {
+    pub fn add(&mut self, step: usize, image: &Image) -> Result<(), EvalError> {
         if self.stills.len() == STILLS_MAX {
             self.stride *= 2;
             self.stills.retain(|still| still.step.is_multiple_of(self.stride));
         }
         if self.wants(step) {
-            self.stills.push(Still { step, png: encode_png(image, "picture of the report")? });
+            self.stills.push(Still { step, png: encode_png(image)? });
         }
         Ok(())
     }
@@ -55,9 +57,9 @@ impl Film {
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn finish(mut self, steps: usize, image: &Image) -> Result<Vec<Still>> {
+    pub fn finish(mut self, steps: usize, image: &Image) -> Result<Vec<Still>, EvalError> {
         self.stills.retain(|still| still.step < steps);
-        self.stills.push(Still { step: steps, png: encode_png(image, "picture of the report")? });
+        self.stills.push(Still { step: steps, png: encode_png(image)? });
         Ok(self.stills)
     }
 }
@@ -70,7 +72,7 @@ mod tests {
     fn strips_are_evenly_spaced_and_bounded() {
         let image = Image::black(2, 2);
         for steps in [1, 5, 12, 13, 100, 1000] {
-            let mut film = Film::new();
+            let mut film = Film::default();
             for step in 0..steps {
                 if film.wants(step) {
                     film.add(step, &image).unwrap();

@@ -1,26 +1,26 @@
-//! `report.html`: one self-contained file that shows what a demonstration did.
+//! The page of a demonstration: film strips, actions, latency.
 
-pub mod base64;
-pub mod svg;
+use robomamba_policy::{LatencyHistogram, Outcome};
 
-use std::fmt::{Display, Write};
-
-use crate::figures::{Figures, StateBytes, overall};
+use crate::figures::{Figures, StateBytes};
 use crate::film::Still;
+use crate::html::{escape, page};
 use crate::machine::Utc;
-use crate::trace::{Trace, outcome_text};
-use svg::Line;
+use crate::png::base64;
+use crate::score::{TaskScore, overall};
+use crate::svg::{self, Line};
+use crate::trace::Trace;
 
 /// Everything that the page shows.
-pub struct Report<'a> {
+pub struct Demonstration<'a> {
     /// When the demonstration began.
     pub time: Utc,
     /// The command line that makes it again.
     pub command: &'a str,
     /// What was measured.
     pub figures: &'a Figures,
-    /// Latency of every control step in milliseconds.
-    pub latencies_ms: &'a [f64],
+    /// Latencies of all control steps.
+    pub latency: &'a LatencyHistogram,
     /// The episodes, in order.
     pub traces: &'a [Trace],
     /// Side of the pictures that the policy saw, in pixels.
@@ -32,24 +32,15 @@ pub struct Report<'a> {
 /// Episodes of one family that are shown with pictures: so many failures, and so many successes.
 const SHOWN_PER_FAMILY: (usize, usize) = (2, 1);
 
-/// The page.
-pub fn html(report: &Report) -> String {
+/// The page of a demonstration.
+pub fn demonstration_page(report: &Demonstration) -> String {
     let sections =
         [heading(report), tiles(report.figures), families(report), latency(report), episodes(report), about(report)];
     page(&format!("RoboMamba demonstration, {}", report.time), &sections.concat())
 }
 
-/// A self-contained page with this title and content, in the style of the reports.
-pub fn page(title: &str, content: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{title}</title><style>{}</style></head><body><main>\n{content}</main></body></html>\n",
-        include_str!("style.css"),
-    )
-}
-
-fn heading(report: &Report) -> String {
-    let rate = overall(&report.figures.success);
+fn heading(report: &Demonstration) -> String {
+    let rate = overall(&report.figures.tasks);
     let title = match (rate.n, report.traces.len()) {
         (0, 1) => "One episode with an instruction of your own, not scored".into(),
         (0, n) => format!("{n} episodes with an instruction of your own, not scored"),
@@ -62,8 +53,8 @@ fn heading(report: &Report) -> String {
 }
 
 fn tiles(figures: &Figures) -> String {
-    let latency = figures.latency_ms;
-    let rate = overall(&figures.success);
+    let latency = figures.latency;
+    let rate = overall(&figures.tasks);
     let (low, high) = rate.wilson();
     let tiles = [
         (
@@ -73,8 +64,8 @@ fn tiles(figures: &Figures) -> String {
         ),
         (
             "Control latency",
-            format!("{:.2} ms", latency.p50),
-            format!("p95 {:.2}, p99 {:.2}", latency.p95, latency.p99),
+            format!("{:.2} ms", latency.p50_ms),
+            format!("p95 {:.2}, p99 {:.2}", latency.p95_ms, latency.p99_ms),
         ),
         (
             "Control rate",
@@ -101,22 +92,8 @@ fn state_tile(bytes: StateBytes) -> (&'static str, String, String) {
     ("State", kib(bytes.last), note)
 }
 
-fn families(report: &Report) -> String {
-    let mut rows = String::new();
-    for (family, rate) in &report.figures.success {
-        let (low, high) = rate.wilson();
-        let _ = write!(
-            rows,
-            "<tr><td>{family}</td><td>{}</td><td>{}</td><td>{:.0} %</td><td>{:.0} to {:.0} %</td><td class=\"bar\">{}</td><td>{:.0}</td></tr>",
-            rate.n,
-            rate.k,
-            100.0 * rate.fraction(),
-            100.0 * low,
-            100.0 * high,
-            svg::interval(*rate),
-            report.figures.mean_steps.get(family).copied().unwrap_or(0.0),
-        );
-    }
+fn families(report: &Demonstration) -> String {
+    let rows: String = report.figures.tasks.iter().map(task_row).collect();
     format!(
         "<h2>Success by task family</h2><div class=\"card\"><div class=\"scroll\"><table><tr><th>family</th><th>episodes</th><th>solved</th>\
          <th>rate</th><th>95 % interval</th><th class=\"left\">0 to 100 %</th><th>mean steps</th></tr>{rows}</table></div></div>\
@@ -124,31 +101,46 @@ fn families(report: &Report) -> String {
     )
 }
 
-fn latency(report: &Report) -> String {
+fn task_row(score: &TaskScore) -> String {
+    let (low, high) = score.interval;
+    format!(
+        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.0} %</td><td>{:.0} to {:.0} %</td><td class=\"bar\">{}</td><td>{:.0}</td></tr>",
+        escape(&score.task),
+        score.rate.n,
+        score.rate.k,
+        100.0 * score.rate.fraction(),
+        100.0 * low,
+        100.0 * high,
+        svg::interval(score.rate),
+        score.mean_steps,
+    )
+}
+
+fn latency(report: &Demonstration) -> String {
     let figures = report.figures;
-    let Figures { latency_ms, deadline_ms, .. } = figures;
+    let Figures { latency, deadline_ms, .. } = figures;
     format!(
         "<h2>Control latency</h2><div class=\"card\">{}<p class=\"note\">Time from observation to action of all {} control steps, on a \
          logarithmic axis: p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms, slowest {:.2} ms. The deadline is one period at 30 Hz. The loop with \
          simulation, rendering and logging ran at {:.0} Hz.</p></div>\n",
-        svg::latency_histogram(report.latencies_ms, *deadline_ms),
+        svg::latency_histogram(report.latency, *deadline_ms),
         figures.steps,
-        latency_ms.p50,
-        latency_ms.p95,
-        latency_ms.p99,
-        latency_ms.max,
+        latency.p50_ms,
+        latency.p95_ms,
+        latency.p99_ms,
+        latency.max_ms,
         figures.loop_rate_hz,
     )
 }
 
-fn episodes(report: &Report) -> String {
+fn episodes(report: &Demonstration) -> String {
     let cards: String = shown(report.traces).into_iter().map(card).collect();
     let rows: String = report.traces.iter().enumerate().map(|(i, trace)| row(i, trace)).collect();
     format!(
         "<h2>Episodes</h2><p class=\"note\">The first success and up to two failures of every family. The pictures are drawn larger for this \
          page; the policy saw {size}x{size} pixels.</p>{cards}\
          <div class=\"card\"><details><summary>All {} episodes</summary><div class=\"scroll\"><table><tr><th>#</th><th class=\"left\">family</th>\
-         <th>seed</th><th class=\"left\">instruction</th><th>sub-goals</th><th>steps</th><th class=\"left\">outcome</th></tr>{rows}</table></div></details></div>\n",
+         <th>seed</th><th class=\"left\">instruction</th><th>progress</th><th>steps</th><th class=\"left\">outcome</th></tr>{rows}</table></div></details></div>\n",
         report.traces.len(),
         size = report.image_size,
     )
@@ -158,29 +150,30 @@ fn episodes(report: &Report) -> String {
 fn shown(traces: &[Trace]) -> Vec<&Trace> {
     let same = |index: usize| {
         let trace = &traces[index];
-        let kind = (trace.result.family, trace.result.success());
-        traces[..index].iter().filter(|other| (other.result.family, other.result.success()) == kind).count()
+        let kind = (&trace.record.task, trace.record.is_success());
+        traces[..index].iter().filter(|other| (&other.record.task, other.record.is_success()) == kind).count()
     };
-    let limit = |trace: &Trace| if trace.result.success() { SHOWN_PER_FAMILY.1 } else { SHOWN_PER_FAMILY.0 };
+    let limit = |trace: &Trace| if trace.record.is_success() { SHOWN_PER_FAMILY.1 } else { SHOWN_PER_FAMILY.0 };
     let mut shown: Vec<&Trace> = traces
         .iter()
         .enumerate()
         .filter(|(index, trace)| same(*index) < limit(trace))
         .map(|(_, trace)| trace)
         .collect();
-    shown.sort_by_key(|trace| (trace.result.family, !trace.result.success()));
+    let first = |trace: &Trace| traces.iter().position(|other| other.record.task == trace.record.task);
+    shown.sort_by_key(|trace| (first(trace), !trace.record.is_success()));
     shown
 }
 
 fn card(trace: &Trace) -> String {
-    let result = &trace.result;
+    let record = &trace.record;
     format!(
         "<article class=\"card episode\"><header><h3>{}</h3><span class=\"soft\">{}, seed {}, {} steps</span>{}</header><div class=\"scroll\">\
          <div class=\"film\">{}</div></div><div class=\"plots\">{}{}</div></article>\n",
-        escape(&result.instruction),
-        result.family,
-        result.seed,
-        result.steps,
+        escape(&record.instruction),
+        escape(&record.task),
+        record.seed,
+        record.steps,
         badge(trace),
         trace.film.iter().map(still).collect::<String>(),
         action_plot(trace),
@@ -191,7 +184,7 @@ fn card(trace: &Trace) -> String {
 fn still(still: &Still) -> String {
     format!(
         "<figure><img loading=\"lazy\" alt=\"table at step {step}\" src=\"data:image/png;base64,{}\"><figcaption>{step}</figcaption></figure>",
-        base64::encode(&still.png),
+        base64(&still.png),
         step = still.step,
     )
 }
@@ -216,28 +209,30 @@ fn legend(lines: &[Line]) -> String {
 }
 
 fn row(index: usize, trace: &Trace) -> String {
-    let result = &trace.result;
+    let record = &trace.record;
     format!(
-        "<tr><td>{}</td><td class=\"left\">{}</td><td>{}</td><td class=\"words\">{}</td><td>{} of {}</td><td>{}</td><td class=\"left\">{}</td></tr>",
+        "<tr><td>{}</td><td class=\"left\">{}</td><td>{}</td><td class=\"words\">{}</td><td>{}</td><td>{}</td><td class=\"left\">{}</td></tr>",
         index + 1,
-        result.family,
-        result.seed,
-        escape(&result.instruction),
-        result.subgoals_done,
-        result.subgoals,
-        result.steps,
+        escape(&record.task),
+        record.seed,
+        escape(&record.instruction),
+        record.progress.map_or(String::new(), |progress| format!("{:.0} %", 100.0 * progress)),
+        record.steps,
         badge(trace),
     )
 }
 
 fn badge(trace: &Trace) -> String {
-    let class = if trace.result.success() { "good" } else { "bad" };
-    let (class, text) =
-        if trace.is_scored { (class, outcome_text(trace.result.status)) } else { ("neutral", "not scored") };
-    format!("<span class=\"badge {class}\">{text}</span>")
+    let class = if trace.record.is_success() { "good" } else { "bad" };
+    let (class, text) = match &trace.record.outcome {
+        _ if !trace.is_scored => ("neutral", "not scored".into()),
+        Outcome::Succeeded => (class, "solved".into()),
+        outcome => (class, outcome.to_string()),
+    };
+    format!("<span class=\"badge {class}\">{}</span>", escape(text))
 }
 
-fn about(report: &Report) -> String {
+fn about(report: &Demonstration) -> String {
     let figures = report.figures;
     let mut entries =
         vec![("Machine", figures.machine.to_string()), ("Program", format!("robomamba {}", figures.machine.robomamba))];
@@ -250,19 +245,4 @@ fn about(report: &Report) -> String {
          <p class=\"note\">All steps with pictures, state, action and confidence are in <code>episodes.mcap</code> beside this file; Foxglove opens it.</p>\n",
         escape(report.command)
     )
-}
-
-/// Text for use inside HTML elements and attributes.
-pub fn escape(text: impl Display) -> String {
-    let mut escaped = String::new();
-    for c in text.to_string().chars() {
-        match c {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }

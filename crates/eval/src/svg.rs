@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use super::escape;
-use crate::interval::Rate;
+use robomamba_policy::LatencyHistogram;
+
+use crate::Rate;
+use crate::html::escape;
 
 /// Points of a line; more are thinned out.
 const POINTS_MAX: usize = 600;
@@ -45,10 +47,11 @@ impl Frame {
 }
 
 /// Latencies in milliseconds over a logarithmic axis, with the deadline.
-pub fn latency_histogram(latencies_ms: &[f64], deadline_ms: f64) -> String {
+pub fn latency_histogram(latency: &LatencyHistogram, deadline_ms: f64) -> String {
     let frame = Frame { left: 10.0, top: 22.0, width: 480.0, height: 120.0 };
-    let axis = LogAxis::covering(latencies_ms, deadline_ms);
-    let bins = axis.count(latencies_ms);
+    let counts: Vec<(f64, u64)> = latency.counts_ms().collect();
+    let axis = LogAxis::covering(&counts, deadline_ms);
+    let bins = axis.bins(&counts);
     let most = bins.iter().copied().max().unwrap_or(0).max(1) as f64;
     let mut svg = r#"<svg class="chart histogram" viewBox="0 0 500 168" role="img" aria-label="histogram of the control latency">"#.to_string();
     let step = frame.width / bins.len() as f64;
@@ -93,10 +96,11 @@ struct LogAxis {
 impl LogAxis {
     const BINS: usize = 60;
 
-    /// From a tick below everything to one above everything.
-    fn covering(values: &[f64], deadline: f64) -> Self {
-        let low = values.iter().copied().fold(deadline, f64::min).max(1e-3);
-        let high = values.iter().copied().fold(deadline * 1.5, f64::max);
+    /// From a tick below all counted latencies and the deadline to one above them.
+    fn covering(counts: &[(f64, u64)], deadline: f64) -> Self {
+        let values = || counts.iter().map(|&(value, _)| value);
+        let low = values().fold(deadline, f64::min).max(1e-3);
+        let high = values().fold(deadline * 1.5, f64::max);
         Self { low: low / 1.2, high: high * 1.05 }
     }
 
@@ -109,10 +113,10 @@ impl LogAxis {
         self.low * (self.high / self.low).powf(i as f64 / n as f64)
     }
 
-    fn count(&self, values: &[f64]) -> Vec<usize> {
+    fn bins(&self, counts: &[(f64, u64)]) -> Vec<u64> {
         let mut bins = vec![0; Self::BINS];
-        for &value in values {
-            bins[((self.fraction(value) * Self::BINS as f64) as usize).min(Self::BINS - 1)] += 1;
+        for &(value, count) in counts {
+            bins[((self.fraction(value) * Self::BINS as f64) as usize).min(Self::BINS - 1)] += count;
         }
         bins
     }
@@ -269,17 +273,22 @@ fn points(frame: &Frame, values: &[f32], (low, high): (f32, f32), steps: usize) 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn every_latency_is_counted_once_and_the_late_ones_are_marked() {
-        let latencies = [0.4, 2.0, 2.1, 2.2, 50.0, 1e4];
-        let axis = LogAxis::covering(&latencies, 33.3);
-        assert_eq!(axis.count(&latencies).iter().sum::<usize>(), latencies.len());
-        let svg = latency_histogram(&latencies, 33.3);
+        let mut latency = LatencyHistogram::default();
+        for ms in [0.4, 2.0, 2.1, 2.2, 50.0, 1e4] {
+            latency.record(Duration::from_secs_f64(ms / 1e3));
+        }
+        let counts: Vec<_> = latency.counts_ms().collect();
+        assert_eq!(LogAxis::covering(&counts, 33.3).bins(&counts).iter().sum::<u64>(), 6);
+        let svg = latency_histogram(&latency, 33.3);
         assert_eq!(svg.matches("bin late").count(), 2);
         assert!(svg.contains(">2 ms<") && svg.contains("deadline 33.3 ms"));
-        assert!(latency_histogram(&[], 33.3).contains("deadline"));
+        assert!(latency_histogram(&LatencyHistogram::default(), 33.3).contains("deadline"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::report::escape;
+use crate::html::escape;
 
 /// Rows of cells under a heading.
 pub struct Table {
