@@ -172,6 +172,22 @@ fn a_damaged_checkpoint_is_named() {
 }
 
 #[test]
+fn an_edited_checkpoint_is_verified_and_sealed() {
+    let dir = with_checkpoint();
+    assert!(ok(dir.path(), &["checkpoint", "verify", "nano"]).contains("nano: the checkpoint is sound"));
+    let card = dir.path().join("nano/README.md");
+    fs::write(&card, "My own words.\n").unwrap();
+    let stderr = fails(dir.path(), &["checkpoint", "verify", "nano"], 1);
+    assert!(stderr.contains("nano has 1 findings"), "{stderr}");
+    fails(dir.path(), &["eval", "--checkpoint", "nano", "--family", "reach", "--episodes", "1"], 1);
+    assert!(ok(dir.path(), &["checkpoint", "seal", "nano"]).contains("sealed with another README.md"));
+    ok(dir.path(), &["eval", "--checkpoint", "nano", "--family", "reach", "--episodes", "1"]);
+    fs::write(dir.path().join("nano/config.json"), "{}").unwrap();
+    assert!(fails(dir.path(), &["checkpoint", "seal", "nano"], 1).contains("nano cannot be sealed: "));
+    assert!(fails(dir.path(), &["checkpoint", "verify", "nowhere"], 1).contains("nowhere"));
+}
+
+#[test]
 fn the_same_recording_has_the_same_bytes_on_any_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();
     let record = |out: &'static str, jobs: &'static str| {

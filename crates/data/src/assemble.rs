@@ -9,7 +9,6 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use serde_json::json;
 
-use crate::atomic::sync_parent;
 use crate::column::{Column, Values};
 use crate::episodes::{self, EpisodeMeta, EpisodeRow};
 use crate::features::{DType, Feature, Features};
@@ -39,7 +38,7 @@ pub(crate) fn assemble(shards: &[PathBuf], recording: &Recording, partial: &Path
     }
     built?;
     fs::rename(&root, target).map_err(DataError::write(target))?;
-    sync_parent(target).map_err(DataError::write(target))?;
+    robomamba_files::sync_parent(target).map_err(DataError::write(target))?;
     fs::remove_dir_all(partial).map_err(DataError::write(partial))
 }
 

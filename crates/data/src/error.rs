@@ -159,7 +159,7 @@ impl DataError {
         move |source| Self::Read { path: path.into(), source }
     }
 
-    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+    pub(crate) fn write(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
         move |source| Self::Write { path: path.into(), source }
     }
 

@@ -125,7 +125,7 @@ fn a_full_disk_is_named_and_nothing_half_written_stays() {
         assert!(error.contains("No space left"), "{kib} KiB: {error}");
         assert!(error.starts_with(&format!("cannot write {partial}")), "{kib} KiB: {error}");
         assert!(!target.exists());
-        let leftovers: Vec<_> = contents(disk.0.path()).into_keys().filter(|path| path.ends_with(".tmp")).collect();
+        let leftovers: Vec<_> = contents(disk.0.path()).into_keys().filter(|path| path.ends_with(".partial")).collect();
         assert!(leftovers.is_empty(), "{kib} KiB: {leftovers:?}");
         full_at.push(error[format!("cannot write {partial}").len()..].to_string());
 

@@ -68,7 +68,7 @@ fn an_interrupted_recording_continues_to_the_same_bytes() {
     drop(first);
     // What a killed process leaves: a half-written file and a half-built data set.
     let partial = folder.path().join("resumed.partial");
-    fs::write(partial.join("episode-000003.tmp"), b"PAR1 half").unwrap();
+    fs::write(partial.join(".episode-000003.partial"), b"PAR1 half").unwrap();
     fs::create_dir_all(partial.join("dataset/data")).unwrap();
     fs::write(partial.join("dataset/data/half"), b"half").unwrap();
 

@@ -153,6 +153,11 @@ impl StoredCheckpoint {
     /// As [`Checkpoint::load`], but for values that are not finite, which are found when they are read.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let files = folder::verify(dir, &REQUIRED)?;
+        Self::read(dir, files)
+    }
+
+    /// Reads the folder whatever its manifest says.
+    fn read(dir: &Path, files: Vec<String>) -> Result<Self, ModelError> {
         let config = ConfigFile::read(dir)?;
         let weights = TensorFile::open(&dir.join(WEIGHTS))?;
         weights.check(&param_specs(&config))?;
@@ -164,6 +169,44 @@ impl StoredCheckpoint {
         check_parts(&config, &stats, &tokenizer)?;
         Ok(Self { config, stats, tokenizer, weights: Mutex::new(weights), files })
     }
+}
+
+/// Checks the checkpoint folder `dir` wholly and returns everything that is wrong with it; nothing when it is sound.
+///
+/// Files are compared with the manifest. Where the parts can still be read, they are checked against each other, and
+/// every weight for being finite.
+pub fn verify(dir: &Path) -> Vec<ModelError> {
+    let mut findings = match folder::findings(dir, &REQUIRED) {
+        Ok((_, findings)) => findings,
+        Err(error) => return vec![error],
+    };
+    if findings.iter().all(|finding| !matches!(finding, ModelError::MissingFile { .. })) {
+        findings.extend(check_content(dir).err());
+    }
+    findings
+}
+
+/// Writes the manifest of the checkpoint folder `dir` anew, for files that were edited on purpose, and returns the names
+/// of those that had changed.
+///
+/// # Errors
+/// When the folder as it is makes no sound checkpoint; the manifest is untouched then.
+pub fn seal(dir: &Path) -> Result<Vec<String>, ModelError> {
+    let missing = REQUIRED.iter().find(|name| !dir.join(name).is_file());
+    if let Some(name) = missing {
+        return Err(ModelError::MissingFile { path: dir.join(name), expected: REQUIRED.join(", ") });
+    }
+    check_content(dir)?;
+    let optional = [TRAIN_CONFIG].into_iter().filter(|name| dir.join(name).is_file());
+    folder::seal(dir, &REQUIRED.into_iter().chain(optional).collect::<Vec<_>>())
+}
+
+/// Checks the parts of a folder against each other, whatever its manifest says.
+fn check_content(dir: &Path) -> Result<(), ModelError> {
+    let stored = StoredCheckpoint::read(dir, Vec::new())?;
+    read_text(&dir.join(CARD))?;
+    let specs = param_specs(&stored.config);
+    specs.iter().try_for_each(|spec| stored.values(&spec.name, &spec.shape).map(drop))
 }
 
 impl Tensors for StoredCheckpoint {

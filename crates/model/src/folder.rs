@@ -1,17 +1,19 @@
 //! Folders that are written completely or not at all, and that know when a byte of them has changed.
 //!
-//! `manifest.json` lists length and SHA-256 of every file. A folder is written beside its destination as
-//! `.<name>.partial`, synced, and put in place by one rename; where the system can, an older folder is
-//! exchanged in the same step, so that a crash at any moment leaves the old one or the new one.
+//! `manifest.json` lists length and SHA-256 of every file. What it says counts, not how it is spelled: order, white space
+//! and the case of hexadecimal digits are free.
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, File},
-    io::{self, BufWriter, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Read, Write},
+    path::Path,
 };
 
-use serde::{Deserialize, Serialize};
+use robomamba_files::PartialFolder;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ModelError;
@@ -24,7 +26,33 @@ const FORMAT_VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 struct Manifest {
     format_version: u32,
+    #[serde(deserialize_with = "without_duplicates")]
     files: BTreeMap<String, Fingerprint>,
+}
+
+/// A list that names a file twice is refused: readers differ in which entry they believe.
+fn without_duplicates<'de, D: Deserializer<'de>>(list: D) -> Result<BTreeMap<String, Fingerprint>, D::Error> {
+    struct Files;
+
+    impl<'de> Visitor<'de> for Files {
+        type Value = BTreeMap<String, Fingerprint>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("an object with an entry per file")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut files = BTreeMap::new();
+            while let Some((name, fingerprint)) = map.next_entry::<String, Fingerprint>()? {
+                if files.insert(name.clone(), fingerprint).is_some() {
+                    return Err(A::Error::custom(format_args!("the file `{name}` is listed twice")));
+                }
+            }
+            Ok(files)
+        }
+    }
+
+    list.deserialize_map(Files)
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -44,39 +72,64 @@ impl Manifest {
 
 /// Reads every listed file of `dir` once and compares it with the manifest; returns the names.
 pub(crate) fn verify(dir: &Path, required: &[&str]) -> Result<Vec<String>, ModelError> {
+    let (names, findings) = findings(dir, required)?;
+    findings.into_iter().next().map_or(Ok(names), Err)
+}
+
+/// The listed files of `dir` and everything in which they differ from the manifest.
+///
+/// # Errors
+/// When there is no manifest that can be read.
+pub(crate) fn findings(dir: &Path, required: &[&str]) -> Result<(Vec<String>, Vec<ModelError>), ModelError> {
     let manifest = read_manifest(dir, required)?;
-    let listed = format!("by {MANIFEST} {}", manifest.files.keys().cloned().collect::<Vec<_>>().join(", "));
-    let missing = |name: &str| ModelError::MissingFile { path: dir.join(name), expected: listed.clone() };
-    if let Some(name) = required.iter().find(|&&name| !manifest.files.contains_key(name)) {
-        return Err(ModelError::Damaged {
-            path: dir.join(MANIFEST),
-            what: "list of files",
-            expected: format!("complete with {name}"),
-            found: manifest.files.into_keys().collect::<Vec<_>>().join(", "),
-        });
-    }
-    for (name, expected) in &manifest.files {
-        let path = dir.join(name);
-        let found_len = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(name)),
-            Err(source) => return Err(ModelError::Read { path, source }),
-        };
-        let damaged = |what, expected: String, found: String| ModelError::Damaged {
-            path: path.clone(),
-            what,
-            expected: format!("{expected} by {MANIFEST}"),
-            found,
-        };
-        if found_len != expected.bytes {
-            return Err(damaged("length in bytes", expected.bytes.to_string(), found_len.to_string()));
+    let names: Vec<String> = manifest.files.keys().cloned().collect();
+    let unlisted = required.iter().find(|&&name| !manifest.files.contains_key(name));
+    let unlisted = unlisted.map(|name| ModelError::Damaged {
+        path: dir.join(MANIFEST),
+        what: "list of files",
+        expected: format!("complete with {name}"),
+        found: names.join(", "),
+    });
+    let listed = format!("by {MANIFEST} {}", names.join(", "));
+    let files = manifest.files.iter();
+    let differing = files.filter_map(|(name, expected)| difference(&dir.join(name), expected, &listed).err());
+    Ok((names.clone(), unlisted.into_iter().chain(differing).collect()))
+}
+
+fn difference(path: &Path, expected: &Fingerprint, listed: &str) -> Result<(), ModelError> {
+    let path = || path.to_path_buf();
+    let found_len = match fs::metadata(path()) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(ModelError::MissingFile { path: path(), expected: listed.into() });
         }
-        let found = fingerprint(&path)?;
-        if found != *expected {
-            return Err(damaged("SHA-256", expected.sha256.clone(), found.sha256));
-        }
+        Err(source) => return Err(ModelError::Read { path: path(), source }),
+    };
+    let damaged = |what, expected: String, found: String| {
+        Err(ModelError::Damaged { path: path(), what, expected: format!("{expected} by {MANIFEST}"), found })
+    };
+    if found_len != expected.bytes {
+        return damaged("length in bytes", expected.bytes.to_string(), found_len.to_string());
     }
-    Ok(manifest.files.into_keys().collect())
+    let found = fingerprint(&path())?;
+    if !found.sha256.eq_ignore_ascii_case(&expected.sha256) {
+        return damaged("SHA-256", expected.sha256.clone(), found.sha256);
+    }
+    Ok(())
+}
+
+/// Writes a manifest of the files `names` of `dir`, as they are now; returns the names of those that differ from the
+/// manifest before, or that it did not list.
+pub(crate) fn seal(dir: &Path, names: &[&str]) -> Result<Vec<String>, ModelError> {
+    let before = read_manifest(dir, &[]).map(|manifest| manifest.files).unwrap_or_default();
+    let fingerprints = names.iter().map(|name| Ok((name.to_string(), fingerprint(&dir.join(name))?)));
+    let files: BTreeMap<String, Fingerprint> = fingerprints.collect::<Result<_, ModelError>>()?;
+    let changed = files.iter().filter(|(name, file)| before.get(*name) != Some(*file));
+    let changed = changed.map(|(name, _)| name.clone()).collect();
+    let path = dir.join(MANIFEST);
+    let manifest = Manifest { format_version: FORMAT_VERSION, files };
+    robomamba_files::write(&path, &manifest.to_json()).map_err(|source| ModelError::Write { path, source })?;
+    Ok(changed)
 }
 
 fn read_manifest(dir: &Path, required: &[&str]) -> Result<Manifest, ModelError> {
@@ -103,11 +156,6 @@ fn read_manifest(dir: &Path, required: &[&str]) -> Result<Manifest, ModelError> 
     if let Some(name) = manifest.files.keys().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
         return Err(damaged(format!("the file name {name:?}")));
     }
-    // All that a flipped bit can do without breaking the JSON is change an entry, which the files then
-    // contradict, or its spelling.
-    if manifest.to_json() != json {
-        return Err(damaged("another spelling of the same list".into()));
-    }
     Ok(manifest)
 }
 
@@ -127,27 +175,16 @@ fn fingerprint(path: &Path) -> Result<Fingerprint, ModelError> {
 
 /// A folder that is being written. Dropped before [`Staging::publish`], it disappears.
 pub(crate) struct Staging {
-    target: PathBuf,
-    partial: PathBuf,
+    folder: PartialFolder,
     manifest: Manifest,
 }
 
 impl Staging {
     /// Starts the folder that will become `target`.
     pub(crate) fn begin(target: &Path) -> Result<Self, ModelError> {
-        let write = |source| ModelError::Write { path: target.into(), source };
-        let name = target.file_name().ok_or_else(|| write(io::Error::other("the path names no folder")))?;
-        if target.exists() && !target.is_dir() {
-            return Err(write(io::Error::other("there is a file of this name")));
-        }
-        let partial = target.with_file_name(format!(".{}.partial", name.to_string_lossy()));
-        // What an interrupted run left behind.
-        if partial.exists() {
-            fs::remove_dir_all(&partial).map_err(write)?;
-        }
-        fs::create_dir_all(&partial).map_err(write)?;
-        let manifest = Manifest { format_version: FORMAT_VERSION, files: BTreeMap::new() };
-        Ok(Self { target: target.into(), partial, manifest })
+        let folder =
+            PartialFolder::begin(target).map_err(|source| ModelError::Write { path: target.into(), source })?;
+        Ok(Self { folder, manifest: Manifest { format_version: FORMAT_VERSION, files: BTreeMap::new() } })
     }
 
     /// Writes the file `name` with `content` and syncs it.
@@ -156,8 +193,8 @@ impl Staging {
         name: &str,
         content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), ModelError> {
-        let fingerprint = write_synced(&self.partial.join(name), content)
-            .map_err(|source| ModelError::Write { path: self.target.join(name), source })?;
+        let fingerprint = write_hashed(&self.folder.path().join(name), content)
+            .map_err(|source| ModelError::Write { path: self.folder.target().join(name), source })?;
         self.manifest.files.insert(name.into(), fingerprint);
         Ok(())
     }
@@ -165,27 +202,23 @@ impl Staging {
     /// Adds the manifest and puts the folder in its place.
     pub(crate) fn publish(self) -> Result<(), ModelError> {
         let json = self.manifest.to_json();
-        write_synced(&self.partial.join(MANIFEST), |out| out.write_all(&json))
-            .and_then(|_| sync_dir(&self.partial))
-            .and_then(|()| put_in_place(&self.partial, &self.target))
-            .and_then(|()| self.target.parent().map_or(Ok(()), sync_dir))
-            .map_err(|source| ModelError::Write { path: self.target.clone(), source })
+        let path = self.folder.target().to_path_buf();
+        write_hashed(&self.folder.path().join(MANIFEST), |out| out.write_all(&json))
+            .and_then(|_| self.folder.publish())
+            .map_err(|source| ModelError::Write { path, source })
     }
 }
 
-impl Drop for Staging {
-    /// Removes what was not published, or the older folder that was exchanged for the new one.
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.partial);
-    }
-}
-
-fn write_synced(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Fingerprint> {
-    let mut out = Hashing { inner: BufWriter::new(File::create_new(path)?), hasher: Sha256::new(), bytes: 0 };
-    content(&mut out)?;
-    let file = out.inner.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    Ok(Fingerprint { bytes: out.bytes, sha256: hex::encode(out.hasher.finalize()) })
+fn write_hashed(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Fingerprint> {
+    robomamba_files::write_synced(
+        path,
+        |error| error,
+        |file| {
+            let mut out = Hashing { inner: file, hasher: Sha256::new(), bytes: 0 };
+            content(&mut out)?;
+            Ok(Fingerprint { bytes: out.bytes, sha256: hex::encode(out.hasher.finalize()) })
+        },
+    )
 }
 
 /// Counts and hashes what passes through.
@@ -206,33 +239,4 @@ impl<W: Write> Write for Hashing<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
-}
-
-/// Makes a rename in `dir` survive a power failure. Only Unix can open a folder to sync it.
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    if cfg!(unix) && !dir.as_os_str().is_empty() { File::open(dir)?.sync_all() } else { Ok(()) }
-}
-
-fn put_in_place(partial: &Path, target: &Path) -> io::Result<()> {
-    if !target.exists() {
-        return fs::rename(partial, target);
-    }
-    if exchange(partial, target).is_ok() {
-        return Ok(());
-    }
-    let old = partial.with_extension("old");
-    fs::rename(target, &old)?;
-    fs::rename(partial, target)?;
-    fs::rename(&old, partial)
-}
-
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-fn exchange(a: &Path, b: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-fn exchange(_: &Path, _: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
 }

@@ -20,7 +20,7 @@ mod tensor_file;
 mod text;
 mod weights;
 
-pub use checkpoint::{Checkpoint, FORMAT_VERSION, StoredCheckpoint};
+pub use checkpoint::{Checkpoint, FORMAT_VERSION, StoredCheckpoint, seal, verify};
 pub use config::{
     ActionHeadConfig, Activation, BackboneConfig, ConfidenceHeadConfig, ConnectorConfig, MambaConfig, ModelConfig,
     TextConfig, TransformerConfig, VisionConfig, VisionKind,

@@ -12,7 +12,7 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
-use robomamba_model::{Checkpoint, Dtype, ModelError};
+use robomamba_model::{Checkpoint, Dtype, ModelError, seal, verify};
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -38,14 +38,7 @@ fn reseal(dir: &Path) {
         entry["bytes"] = bytes.len().into();
         entry["sha256"] = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
     }
-    // The manifest's own field order, which a JSON object of this crate does not keep.
-    let files: BTreeMap<String, serde_json::Value> = serde_json::from_value(manifest["files"].take()).unwrap();
-    let mut text = String::from("{\n  \"format_version\": 1,\n  \"files\": {\n");
-    let entry = |(name, entry): (&String, &serde_json::Value)| {
-        format!("    {name:?}: {{\n      \"bytes\": {},\n      \"sha256\": {}\n    }}", entry["bytes"], entry["sha256"])
-    };
-    text += &files.iter().map(entry).collect::<Vec<_>>().join(",\n");
-    fs::write(path, text + "\n  }\n}\n").unwrap();
+    fs::write(path, serde_json::to_vec(&manifest).unwrap()).unwrap();
 }
 
 #[test]
@@ -166,8 +159,14 @@ fn a_flipped_bit_anywhere_is_found() {
             let mut bad = bytes.clone();
             bad[position / 8] ^= 1 << (position % 8);
             fs::write(&path, &bad).unwrap();
-            let error = Checkpoint::load(&dir).expect_err(&format!("bit {position} of {name}")).to_string();
-            assert!(error.contains(&name), "bit {position} of {name}: {error}");
+            match Checkpoint::load(&dir) {
+                Err(error) => assert!(error.to_string().contains(&name), "bit {position} of {name}: {error}"),
+                // The case of a hexadecimal digit is the only bit without a meaning.
+                Ok(_) => assert!(
+                    name == "manifest.json" && bad.eq_ignore_ascii_case(&bytes),
+                    "bit {position} of {name} is not found"
+                ),
+            }
         }
         fs::write(&path, &bytes).unwrap();
     }
@@ -175,19 +174,84 @@ fn a_flipped_bit_anywhere_is_found() {
 }
 
 #[test]
+fn the_manifest_counts_by_what_it_says() {
+    let (_parent, dir, _) = saved(Dtype::F32);
+    let path = dir.join("manifest.json");
+    let original = fs::read_to_string(&path).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&original).unwrap();
+    let (version, files) = (&manifest["format_version"], &manifest["files"]);
+    let same = [
+        serde_json::to_string(&manifest).unwrap(),
+        format!("{{\"files\": {files},\r\n\t\"format_version\": {version}}}"),
+        original.to_uppercase().replace("FORMAT_VERSION", "format_version").replace("FILES", "files"),
+    ];
+    for spelling in &same[..2] {
+        fs::write(&path, spelling).unwrap();
+        Checkpoint::load(&dir).unwrap_or_else(|error| panic!("{spelling}: {error}"));
+    }
+    let twice = original.replacen("\"files\": {", "\"files\": {\"config.json\": {\"bytes\": 0, \"sha256\": \"\"},", 1);
+    for (wrong, message) in
+        [(twice.as_str(), "`config.json` is listed twice"), (&same[2], "unknown field"), ("", "EOF")]
+    {
+        fs::write(&path, wrong).unwrap();
+        let error = Checkpoint::load(&dir).unwrap_err().to_string();
+        assert!(error.contains("manifest.json") && error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn every_finding_is_told_and_an_edited_folder_can_be_sealed() {
+    let (_parent, dir, checkpoint) = saved(Dtype::F32);
+    assert!(verify(&dir).is_empty());
+    assert_eq!(seal(&dir).unwrap(), Vec::<String>::new(), "nothing had changed");
+    // A changed card and a changed number of the configuration.
+    let edit = |name: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(dir.join(name)).unwrap();
+        assert!(text.contains(from), "{name} has no {from}");
+        fs::write(dir.join(name), text.replacen(from, to, 1)).unwrap();
+    };
+    edit("README.md", "#", "# My own");
+    edit("config.json", "\"fps\": ", "\"fps\": 1");
+    let findings: Vec<String> = verify(&dir).iter().map(ToString::to_string).collect();
+    assert!(
+        findings.len() == 2 && findings[0].contains("README.md") && findings[1].contains("config.json"),
+        "{findings:?}"
+    );
+    assert!(Checkpoint::load(&dir).is_err());
+    assert_eq!(seal(&dir).unwrap(), ["README.md", "config.json"]);
+    assert!(verify(&dir).is_empty());
+    assert_ne!(Checkpoint::load(&dir).unwrap().config, checkpoint.config);
+
+    // What makes no checkpoint is not sealed.
+    let manifest = fs::read(dir.join("manifest.json")).unwrap();
+    edit("config.json", "\"d_state\": ", "\"d_state\": 1");
+    let error = seal(&dir).unwrap_err().to_string();
+    assert!(error.contains("A_log") || error.contains("x_proj"), "{error}");
+    assert_eq!(fs::read(dir.join("manifest.json")).unwrap(), manifest);
+    assert_eq!(verify(&dir).len(), 2, "the hash, and what does not fit");
+    fs::remove_file(dir.join("tokenizer.json")).unwrap();
+    assert!(seal(&dir).unwrap_err().to_string().contains("tokenizer.json"));
+    fs::remove_file(dir.join("manifest.json")).unwrap();
+    assert!(verify(&dir)[0].to_string().contains("manifest.json"));
+}
+
+#[test]
 fn a_truncated_or_extended_file_is_named_with_both_lengths() {
     let (_parent, dir, _) = saved(Dtype::Bf16);
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     for (name, bytes) in files(&dir) {
-        let mut lengths: Vec<usize> = (0..10).map(|_| rng.next_u64() as usize % bytes.len()).collect();
-        lengths.extend([0, bytes.len() - 1]);
+        // The newline at the end of the manifest says nothing; all else does.
+        let content_len = bytes.trim_ascii_end().len();
+        let content_len = if name == "manifest.json" { content_len } else { bytes.len() };
+        let mut lengths: Vec<usize> = (0..10).map(|_| rng.next_u64() as usize % content_len).collect();
+        lengths.extend([0, content_len - 1]);
         for len in lengths {
             fs::write(dir.join(&name), &bytes[..len]).unwrap();
             let error = Checkpoint::load(&dir).expect_err(&name).to_string();
             let expected = format!("must be {} by manifest.json, found {len}", bytes.len());
             assert!(name == "manifest.json" || error.contains(&name) && error.contains(&expected), "{error}");
         }
-        fs::write(dir.join(&name), [&bytes[..], b"\n"].concat()).unwrap();
+        fs::write(dir.join(&name), [&bytes[..], b"0"].concat()).unwrap();
         assert!(Checkpoint::load(&dir).unwrap_err().to_string().contains(&name));
         fs::write(dir.join(&name), &bytes).unwrap();
     }

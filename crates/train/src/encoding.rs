@@ -158,12 +158,9 @@ impl<'a> Encoder<'a> {
         let d_model = self.model.backbone().d_model();
         let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4 / d_model, d_model], &bytes);
         let view = view.expect("the bytes fill the shape");
-        let partial = path.with_extension("partial");
         let checksum = [(CHECKSUM.to_string(), sha256(&bytes))].into();
-        let written = safetensors::serialize_to_file([(TOKENS, view)], Some(checksum), &partial);
-        let result = written.map_err(std::io::Error::other).and_then(|()| fs::rename(&partial, path));
-        // The first error is the one to report.
-        result.inspect_err(|_| drop(fs::remove_file(&partial))).map_err(io(path))
+        let file = safetensors::serialize([(TOKENS, view)], Some(checksum)).expect("there is one name");
+        robomamba_files::write(path, &file).map_err(io(path))
     }
 }
 

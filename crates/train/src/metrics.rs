@@ -45,9 +45,7 @@ impl MetricsLog {
         let known = text.lines().filter_map(|line| serde_json::from_str::<Metrics>(line).ok());
         let lines: Vec<Metrics> = known.filter(|metrics| metrics.step <= step).collect();
         let kept: String = lines.iter().map(json_line).collect();
-        let partial = path.with_extension("jsonl.partial");
-        fs::write(&partial, kept).map_err(io(&partial))?;
-        fs::rename(&partial, &path).map_err(io(&path))?;
+        robomamba_files::write(&path, kept.as_bytes()).map_err(io(&path))?;
         Ok(Self { path, lines })
     }
 

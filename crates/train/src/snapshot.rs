@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use robomamba_files::PartialFolder;
 use robomamba_model::{Checkpoint, Dtype};
 use safetensors::tensor::TensorView;
 use safetensors::{SafeTensorError, SafeTensors};
@@ -74,21 +75,16 @@ impl Checkpoints {
     /// When a file cannot be written; earlier checkpoints are untouched then.
     pub(crate) fn save(&self, policy: &Checkpoint, snapshot: &Snapshot, keep: usize) -> Result<PathBuf> {
         let name = format!("{:06}", snapshot.position.step);
-        let (staging, target) = (self.dir.join(format!(".{name}.partial")), self.dir.join(&name));
-        if staging.exists() {
-            fs::remove_dir_all(&staging).map_err(io(&staging))?;
-        }
-        let state = staging.join("training_state");
+        let target = self.dir.join(&name);
+        let folder = PartialFolder::begin(&target).map_err(io(&target))?;
+        let state = folder.path().join("training_state");
         fs::create_dir_all(&state).map_err(io(&state))?;
-        policy.save(&staging.join("pretrained_model"), Dtype::F32)?;
+        policy.save(&folder.path().join("pretrained_model"), Dtype::F32)?;
         write_tensors(&state.join(TENSORS), snapshot)?;
         let position = serde_json::to_vec_pretty(&snapshot.position).expect("numbers are JSON");
         let path = state.join(POSITION);
-        fs::write(&path, position).map_err(io(&path))?;
-        if target.exists() {
-            fs::remove_dir_all(&target).map_err(io(&target))?;
-        }
-        fs::rename(&staging, &target).map_err(io(&target))?;
+        robomamba_files::write(&path, &position).map_err(io(&path))?;
+        folder.publish().map_err(io(&target))?;
         self.point_to(&name)?;
         self.prune(keep)?;
         Ok(target)
@@ -239,7 +235,7 @@ fn write_tensors(path: &Path, snapshot: &Snapshot) -> Result<()> {
         (name, view.expect("the shape was derived from the length"))
     });
     let file = safetensors::serialize(views, None).expect("names are unique");
-    fs::write(path, file).map_err(io(path))
+    robomamba_files::write(path, &file).map_err(io(path))
 }
 
 pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {

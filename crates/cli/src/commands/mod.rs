@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod checkpoint;
 mod convert;
 mod demo;
 mod eval;
@@ -35,6 +36,9 @@ pub enum Command {
     /// Record, summarise and verify data sets (LeRobotDataset v3.0)
     #[command(subcommand)]
     Data(DataCommand),
+    /// Verify a checkpoint folder, or seal one that was edited on purpose
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
     /// Print what a checkpoint holds and costs
     Inspect(inspect::InspectArgs),
     /// Measure control steps, and the machine's limits beside them
@@ -43,6 +47,15 @@ pub enum Command {
     Init(init::InitArgs),
     /// Turn public checkpoints into parts of one of ours, or store one of ours as another type
     Convert(convert::ConvertArgs),
+}
+
+/// What can be done with checkpoint folders.
+#[derive(Subcommand)]
+pub enum CheckpointCommand {
+    /// Compare every file with the manifest, and all parts with each other
+    Verify(checkpoint::CheckpointArgs),
+    /// Write the manifest anew after an edit, if the folder makes a sound checkpoint
+    Seal(checkpoint::CheckpointArgs),
 }
 
 /// What can be done with data sets.
@@ -67,6 +80,8 @@ impl Command {
             Self::Data(DataCommand::Record(args)) => record::run(args),
             Self::Data(DataCommand::Stats(args)) => stats::run(args),
             Self::Data(DataCommand::Check(args)) => check::run(args),
+            Self::Checkpoint(CheckpointCommand::Verify(args)) => checkpoint::verify(args),
+            Self::Checkpoint(CheckpointCommand::Seal(args)) => checkpoint::seal(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Bench(args) => bench::run(args),
             Self::Init(args) => init::run(args),
