@@ -20,6 +20,7 @@ mod summary;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser};
+use robomamba_kernels::KernelChoice;
 
 /// A recurrent robot policy that sees, reads, remembers and acts in real time on a CPU.
 #[derive(Parser)]
@@ -28,6 +29,10 @@ struct Cli {
     /// Log more: once for what is loaded and used, twice for every detail; RUST_LOG chooses by module
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+    /// Pin the kernels, so that a run can be repeated to the bit: ISA or ISA/bf16=f32, as reports and logs name them
+    /// [default: chosen by a short measurement]
+    #[arg(long, value_name = "CHOICE", global = true)]
+    kernels: Option<KernelChoice>,
     #[command(subcommand)]
     command: commands::Command,
 }
@@ -39,7 +44,8 @@ struct Cli {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::install(cli.verbose);
-    match interrupt::install().and_then(|()| cli.command.run()) {
+    let pinned = cli.kernels.map_or(Ok(()), KernelChoice::pin).map_err(anyhow::Error::from);
+    match pinned.and_then(|()| interrupt::install()).and_then(|()| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", one_line(&error));

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::Isa;
+use crate::{Isa, KernelChoice};
 
 /// Each variant is one cause; its message says what was expected, what was found and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -47,7 +47,7 @@ pub enum KernelError {
         missing: &'static str,
     },
     /// This processor cannot run the instruction set.
-    #[error("{isa:?} is not available on this processor, which has {available:?}; use Isa::detect()")]
+    #[error("{isa} is not available on this processor, which has {}", list(available))]
     Isa {
         /// What was asked for.
         isa: Isa,
@@ -68,6 +68,27 @@ pub enum KernelError {
         /// Shape and instruction set of the backward pass.
         found: String,
     },
+    /// A choice of kernels cannot be read.
+    #[error(
+        "expected kernels as ISA, ISA/bf16=native or ISA/bf16=f32 with an instruction set of {}, found `{found}`",
+        list(&Isa::ALL)
+    )]
+    Choice {
+        /// What was given.
+        found: String,
+    },
+    /// The kernels of the process are in use already.
+    #[error("the kernels {found} cannot be pinned, for {current} is in use already; pin them before anything else")]
+    Pinned {
+        /// What the process uses.
+        current: KernelChoice,
+        /// What was asked for.
+        found: KernelChoice,
+    },
+}
+
+fn list(isas: &[Isa]) -> String {
+    isas.iter().map(Isa::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Checks that an argument holds exactly `expected` values.

@@ -1,6 +1,8 @@
-//! Which instruction set the kernels use, chosen once at load.
+//! Instruction sets, and the handle that every operation takes.
 
-use crate::KernelError;
+use std::fmt;
+
+use crate::{Bf16Products, KernelChoice, KernelError};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,22 +22,22 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// All instruction sets, fastest first.
+    /// All instruction sets, each before those that it extends.
     pub const ALL: [Isa; 6] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::AvxVnni, Isa::Avx2, Isa::Portable];
 
-    /// The fastest instruction set of this processor.
-    pub fn detect() -> Self {
-        Self::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
-    }
-
-    /// The instruction sets of this processor, fastest first.
+    /// The instruction sets of this processor in the order of [`Isa::ALL`]; the last one is [`Isa::Portable`].
     pub fn available() -> Vec<Self> {
         Self::ALL.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
-    /// Whether it has dot products of bf16; without them bf16 is turned into f32 first.
+    /// Whether it has dot products of bf16; without them bf16 is widened to f32 first.
     pub fn multiplies_bf16(self) -> bool {
         matches!(self, Isa::Amx | Isa::Avx512Bf16)
+    }
+
+    /// Whether its registers have 8 lanes.
+    pub(crate) fn is_avx2(self) -> bool {
+        matches!(self, Isa::AvxVnni | Isa::Avx2)
     }
 
     /// Whether this processor has the instruction set.
@@ -65,6 +67,19 @@ impl Isa {
     }
 }
 
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Isa::Amx => "amx",
+            Isa::Avx512Bf16 => "avx512-bf16",
+            Isa::Avx512 => "avx512",
+            Isa::AvxVnni => "avx-vnni",
+            Isa::Avx2 => "avx2",
+            Isa::Portable => "portable",
+        })
+    }
+}
+
 /// How many threads an operation may use. Results do not depend on it, bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
@@ -74,29 +89,37 @@ pub enum Threads {
     Rayon,
 }
 
-/// The handle that every operation takes: an instruction set that this processor is known to have, and a
-/// threading policy. Make it once at load and copy it around.
+/// The handle that every operation takes: kernels that this processor is known to have, and a threading policy. Make it
+/// once at load and copy it around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernels {
-    isa: Isa,
+    choice: KernelChoice,
     threads: Threads,
 }
 
 impl Kernels {
-    /// The fastest kernels of this processor, on the current rayon pool.
+    /// The kernels of this process, [`KernelChoice::current`], on the current rayon pool.
     pub fn detect() -> Self {
-        Self { isa: Isa::detect(), threads: Threads::Rayon }
+        Self { choice: KernelChoice::current(), threads: Threads::Rayon }
     }
 
-    /// Kernels of a chosen instruction set.
+    /// Kernels of an instruction set with its defaults.
     ///
     /// # Errors
     /// When this processor does not have it.
     pub fn new(isa: Isa, threads: Threads) -> Result<Self, KernelError> {
-        if isa.is_available() {
-            Ok(Self { isa, threads })
+        Self::pinned(KernelChoice::of(isa), threads)
+    }
+
+    /// Kernels of a chosen kind.
+    ///
+    /// # Errors
+    /// When this processor does not have the instruction set.
+    pub fn pinned(choice: KernelChoice, threads: Threads) -> Result<Self, KernelError> {
+        if choice.isa.is_available() {
+            Ok(Self { choice, threads })
         } else {
-            Err(KernelError::Isa { isa, available: Isa::available() })
+            Err(KernelError::Isa { isa: choice.isa, available: Isa::available() })
         }
     }
 
@@ -105,9 +128,19 @@ impl Kernels {
         Self { threads, ..self }
     }
 
+    /// The choice in use.
+    pub fn choice(self) -> KernelChoice {
+        self.choice
+    }
+
     /// The instruction set in use.
     pub fn isa(self) -> Isa {
-        self.isa
+        self.choice.isa
+    }
+
+    /// How products of several rows in bf16 are computed.
+    pub fn bf16(self) -> Bf16Products {
+        self.choice.bf16
     }
 
     /// The threading policy in use.

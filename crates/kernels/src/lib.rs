@@ -36,6 +36,7 @@
 pub mod activation;
 mod allocator;
 pub mod attention;
+mod choice;
 pub mod conv1d;
 mod error;
 mod isa;
@@ -49,6 +50,7 @@ pub mod softmax;
 mod view;
 
 pub use allocator::{LineAllocator, keep_freed_memory, with_large_blocks_apart};
+pub use choice::{Bf16Products, KernelChoice};
 pub use error::KernelError;
 pub use isa::{Isa, Kernels, Threads};
 pub use view::{Rows, RowsMut};

@@ -20,27 +20,60 @@ const APART: usize = 2;
 const ROWS: usize = 4;
 /// Operations of a chain between two looks at the clock: so many that Linux has time to give each thread a core of its own.
 const LINKS: usize = 1 << 18;
+/// The same where a choice between kernels is made on one thread: some 20 microseconds.
+const LINKS_BRIEF: usize = 1 << 12;
 /// Repetitions, of which the fastest counts: a limit is what is possible.
 const REPEATS: usize = 25;
 
+/// How long a rate is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// A tenth of a second, for a limit to be quoted.
+    Full,
+    /// Less than a millisecond, for a choice between kernels.
+    Brief,
+}
+
+impl Effort {
+    fn links(self) -> usize {
+        match self {
+            Self::Full => LINKS,
+            Self::Brief => LINKS_BRIEF,
+        }
+    }
+}
+
 /// Highest rate of f32 multiplications and additions, both counted, per second, from registers.
 pub fn float_ops(kernels: Kernels) -> f64 {
-    rate(kernels, |kernels| kernels.run(FloatChains)) * 2.0
+    float_ops_with(kernels, Effort::Full)
+}
+
+pub(crate) fn float_ops_with(kernels: Kernels, effort: Effort) -> f64 {
+    rate(kernels, |kernels| kernels.run(FloatChains { links: effort.links() })) * 2.0
 }
 
 /// The same of bf16, summed in f32.
 pub fn bf16_ops(kernels: Kernels) -> f64 {
-    rate(kernels, |kernels| kernels.run_bf16(Bf16Chains)) * 4.0
+    bf16_ops_with(kernels, Effort::Full)
+}
+
+pub(crate) fn bf16_ops_with(kernels: Kernels, effort: Effort) -> f64 {
+    rate(kernels, |kernels| kernels.run_bf16(Bf16Chains { links: effort.links() })) * 4.0
 }
 
 /// Highest rate of 8-bit multiplications and additions, both counted, per second, from registers.
 pub fn int8_ops(kernels: Kernels) -> f64 {
+    int8_ops_with(kernels, Effort::Full)
+}
+
+pub(crate) fn int8_ops_with(kernels: Kernels, effort: Effort) -> f64 {
+    let links = effort.links();
     #[cfg(target_arch = "x86_64")]
     if kernels.isa() == Isa::Amx {
         // Safety: kernels of this instruction set exist only where there are tiles.
-        return rate(kernels, |_| unsafe { matmul::multiply_tiles(LINKS) }) * 2.0;
+        return rate(kernels, |_| unsafe { matmul::multiply_tiles(links) }) * 2.0;
     }
-    rate(kernels, |kernels| kernels.run_int8(Int8Chains)) * 8.0
+    rate(kernels, |kernels| kernels.run_int8(Int8Chains { links })) * 8.0
 }
 
 /// Highest rate at which `data`, 4 bytes a value, is read, in bytes per second. With several threads each reads a part.
@@ -157,7 +190,9 @@ fn fastest(mut work: impl FnMut()) -> f64 {
     least
 }
 
-struct FloatChains;
+struct FloatChains {
+    links: usize,
+}
 
 impl Op for FloatChains {
     type Output = usize;
@@ -166,17 +201,19 @@ impl Op for FloatChains {
     fn run<S: Simd>(self, s: S) -> usize {
         let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
         let mut sums = [s.splat(black_box(1.0)); CHAINS];
-        for _ in 0..LINKS {
+        for _ in 0..self.links {
             for sum in &mut sums {
                 *sum = s.fma(*sum, a, b);
             }
         }
         black_box(sums.into_iter().fold(0.0, |total, sum| total + s.reduce_sum(sum)));
-        CHAINS * LINKS * S::LANES
+        CHAINS * self.links * S::LANES
     }
 }
 
-struct Bf16Chains;
+struct Bf16Chains {
+    links: usize,
+}
 
 impl Op for Bf16Chains {
     type Output = usize;
@@ -186,17 +223,19 @@ impl Op for Bf16Chains {
         let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
         let (a, b) = (s.zip_bf16(a, b), s.zip_bf16(b, a));
         let mut sums = [s.splat(black_box(1.0)); CHAINS];
-        for _ in 0..LINKS {
+        for _ in 0..self.links {
             for sum in &mut sums {
                 *sum = s.dot2(*sum, a, b);
             }
         }
         black_box(sums.into_iter().fold(0.0, |total, sum| total + s.reduce_sum(sum)));
-        CHAINS * LINKS * S::LANES
+        CHAINS * self.links * S::LANES
     }
 }
 
-struct Int8Chains;
+struct Int8Chains {
+    links: usize,
+}
 
 impl Op for Int8Chains {
     type Output = usize;
@@ -206,7 +245,7 @@ impl Op for Int8Chains {
         // Read anew for every link: where a dot product is several instructions, only its addition would stay in the loop otherwise.
         let (mut x, mut w) = ([1; ROWS], [[1; 4 * MAX_LANES]; CHAINS / ROWS]);
         let mut sums = [s.splat_i32(0); CHAINS];
-        for _ in 0..LINKS {
+        for _ in 0..self.links {
             let (x, w) = (black_box(&mut x), black_box(&mut w));
             for (sums, w) in sums.chunks_exact_mut(ROWS).zip(w) {
                 let w = s.load_bytes(w);
@@ -217,7 +256,7 @@ impl Op for Int8Chains {
         }
         let no_bias = s.splat_i32(0);
         black_box(sums.into_iter().fold(0.0, |all, sum| all + s.reduce_sum(s.unbiased(sum, no_bias))));
-        CHAINS * LINKS * S::LANES
+        CHAINS * self.links * S::LANES
     }
 }
 

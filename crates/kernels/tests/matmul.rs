@@ -7,7 +7,7 @@ use robomamba_kernels::activation::Activation;
 use robomamba_kernels::matmul::{
     ConvertedRows, Factor, Format, PackedMatrix, Write, multiply_bf16, multiply_f32, reference,
 };
-use robomamba_kernels::{KernelError, Kernels, Rows, RowsMut, Threads};
+use robomamba_kernels::{Bf16Products, Isa, KernelChoice, KernelError, Kernels, Rows, RowsMut, Threads};
 
 #[test]
 fn every_isa_agrees_with_the_reference() {
@@ -55,6 +55,51 @@ fn every_isa_agrees_with_the_reference() {
     }
 }
 
+/// Every instruction set with bf16 computed as f32.
+fn kernels_as_f32() -> Vec<Kernels> {
+    let choice = |isa| KernelChoice { isa, bf16: Bf16Products::AsF32 };
+    let handles = |isa| [Threads::One, Threads::Rayon].map(|threads| Kernels::pinned(choice(isa), threads).unwrap());
+    Isa::available().into_iter().flat_map(handles).collect()
+}
+
+#[test]
+fn bf16_as_f32_rounds_the_weights_alone() {
+    // Odd depths, several pieces of depth, broken panels and tiles.
+    let cases = [(1, 70, 33), (2, 33, 1), (3, 64, 257), (12, 100, 512), (25, 97, 1030), (7, 5, 0)];
+    for (seed, (rows, n_out, n_in)) in cases.into_iter().enumerate() {
+        let mut random = Random(40 + seed as u64);
+        let (weight, bias) = (random.vec(n_out * n_in, -1.0, 1.0), random.vec(n_out, -1.0, 1.0));
+        let x = random.vec(rows * (n_in + 3), -1.0, 1.0);
+        let matrix = PackedMatrix::new(Format::Bf16, (n_out, n_in), &weight, Some(&bias)).unwrap();
+        // A single row waits for its weights, and is rounded as ever.
+        let input = |x: f32| if rows == 1 { rounded(x) } else { x.into() };
+        let output = |i: usize| -> f64 {
+            let (x, w) = (&x[i / n_out * (n_in + 3)..][..n_in], &weight[i % n_out * n_in..][..n_in]);
+            let sum: f64 = x.iter().zip(w).map(|(&x, &w)| input(x) * rounded(w)).sum();
+            sum + f64::from(bias[i % n_out])
+        };
+        let expected: Vec<f64> = (0..rows * n_out).map(output).collect();
+        for kernels in kernels_as_f32() {
+            let mut y = vec![7.0; rows * n_out];
+            let (x, out) = (Rows::strided(&x, n_in + 3), RowsMut::new(&mut y, n_out));
+            matrix.apply(kernels, rows, x, out, &mut ConvertedRows::default()).unwrap();
+            let tolerance = 1e-6 * (n_in as f64).sqrt().max(10.0);
+            assert_close(&format!("{rows} x {n_out} x {n_in} on {kernels:?}"), &y, &expected, tolerance);
+        }
+    }
+    let mut random = Random(60);
+    let (a, b) = (random.vec(20 * 70, -1.0, 1.0), random.vec(70 * 40, -1.0, 1.0));
+    let factors = [Factor::new(&a, [20, 70]), Factor::new(&b, [70, 40])];
+    for kernels in kernels_as_f32() {
+        let product = |multiply: Multiply| {
+            let mut y = vec![0.0; 20 * 40];
+            multiply(kernels, Write::Set, factors, None, &mut y).unwrap();
+            y
+        };
+        assert!(product(multiply_bf16) == product(multiply_f32), "{kernels:?}");
+    }
+}
+
 #[test]
 fn an_activated_product_is_the_activation_of_the_product() {
     let mut random = Random(21);
@@ -86,7 +131,7 @@ fn what_a_row_becomes_does_not_depend_on_the_rows_beside_it() {
     let (weight, x) = (random.vec(n_out * n_in, -1.0, 1.0), random.vec(rows * n_in, -1.0, 1.0));
     for format in Format::ALL {
         let matrix = PackedMatrix::new(format, (n_out, n_in), &weight, None).unwrap();
-        for kernels in all_kernels() {
+        for kernels in all_kernels().into_iter().chain(kernels_as_f32()) {
             let product = |x: &[f32]| {
                 let rows = x.len() / n_in;
                 let mut y = vec![7.0; rows * n_out];

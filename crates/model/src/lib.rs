@@ -13,6 +13,7 @@ mod error;
 mod folder;
 mod image;
 mod init;
+mod overrides;
 mod params;
 mod presets;
 mod summary;

@@ -106,3 +106,55 @@ fn presets_are_found_by_name() {
     let message = "large".parse::<Preset>().unwrap_err().to_string();
     assert!(message.contains("one of nano, tabletop, small, base, found `large`"), "{message}");
 }
+
+/// The tree of a JSON object.
+fn tree(json: &str) -> serde_json::Map<String, serde_json::Value> {
+    serde_json::from_str(json).unwrap()
+}
+
+#[test]
+fn sizes_of_a_preset_can_be_changed_in_every_part() {
+    let preset = Preset::Nano.config(common::features());
+    assert_eq!(preset.with_sizes(&tree("{}")).unwrap(), preset);
+    let changes = r#"{"vision": {"image_size": 64, "patch_size": 16, "num_hidden_layers": 3, "hidden_size": 64},
+        "text": {"num_hidden_layers": 1}, "connector": {"n_query": 2, "layer_norm_eps": 1e-6},
+        "backbone": {"d_model": 80, "n_layer": 5, "d_state": 4}, "action_head": {"chunk_size": 12},
+        "confidence_head": {"hidden_size": 8}}"#;
+    let changed = preset.with_sizes(&tree(changes)).unwrap();
+    let mut expected = preset.clone();
+    (expected.vision.image_size, expected.vision.patch_size, expected.vision.num_hidden_layers) = (64, 16, 3);
+    (expected.vision.hidden_size, expected.vision.intermediate_size) = (64, 256);
+    expected.text.num_hidden_layers = 1;
+    (expected.connector.n_query, expected.connector.layer_norm_eps) = (2, 1e-6);
+    let backbone = mamba(&mut expected);
+    (backbone.d_model, backbone.n_layer, backbone.d_state, backbone.dt_rank) = (80, 5, 4, 5);
+    expected.action_head.chunk_size = 12;
+    expected.confidence_head.hidden_size = 8;
+    assert_eq!(changed, expected);
+    let own = preset.with_sizes(&tree(r#"{"backbone": {"d_model": 80, "dt_rank": 2}}"#)).unwrap();
+    assert_eq!(mamba(&mut own.clone()).dt_rank, 2, "what is given is not derived");
+}
+
+#[test]
+fn sizes_that_do_not_exist_or_fit_are_named() {
+    let cases = [
+        (r#"{"vison": {"image_size": 64}}"#, "`model.vison` must be one of", "vision"),
+        (r#"{"vision": {"size": 64}}"#, "`model.vision.size` must be one of", "image_size"),
+        (r#"{"vision": 64}"#, "`model.vision`", "a table"),
+        (r#"{"vision": {"image_size": {"height": 1}}}"#, "`model.vision.image_size`", "a table"),
+        (r#"{"vision": {"image_size": "large"}}"#, "`model.vision.image_size`", "a whole number"),
+        (r#"{"vision": {"image_size": -1}}"#, "`model.vision.image_size`", "found -1"),
+        (r#"{"vision": {"image_size": 30}}"#, "vision", "30"),
+        (r#"{"vision": {"num_attention_heads": 5}}"#, "vision", "5"),
+        (r#"{"backbone": {"d_model": 0}}"#, "d_model", "0"),
+        (r#"{"backbone": {"kind": "transformer"}}"#, "`model.backbone.kind`", "the setting `backbone` decides it"),
+        (r#"{"features": {}}"#, "`model.features`", "the data set decides it"),
+        (r#"{"text": {"vocab_size": 9}}"#, "`model.text.vocab_size`", "the tokenizer decides it"),
+        (r#"{"action_head": {"n_mode": 2}}"#, "`model.action_head.n_mode`", "the setting `n_mode` decides it"),
+    ];
+    let preset = Preset::Nano.config(common::features());
+    for (changes, field, found) in cases {
+        let error = preset.with_sizes(&tree(changes)).unwrap_err().to_string();
+        assert!(error.contains(field) && error.contains(found), "{changes}: {error}");
+    }
+}

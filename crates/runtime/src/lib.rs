@@ -43,6 +43,7 @@ mod vision;
 mod workspace;
 
 pub use robomamba_kernels::matmul::Format;
+pub use robomamba_kernels::{Bf16Products, Isa, KernelChoice};
 
 pub use backbone::Backbone;
 pub use connector::{Connector, ConnectorContext};

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use robomamba_kernels::{Isa, Kernels, Threads};
+use robomamba_kernels::{KernelChoice, Kernels, Threads};
 
 use crate::RuntimeError;
 
@@ -12,8 +12,8 @@ use crate::RuntimeError;
 pub struct RuntimeOptions {
     /// Threads of one control step; without a number, as many as pay off for the size of the model.
     pub threads: Option<NonZeroUsize>,
-    /// Instruction set; without one, the fastest of this processor.
-    pub isa: Option<Isa>,
+    /// Kernels; without a choice, those of the process ([`KernelChoice::current`]).
+    pub kernels: Option<KernelChoice>,
     /// What happens when a camera sends the same image again.
     pub frame_reuse: FrameReuse,
 }
@@ -39,16 +39,16 @@ impl Executor {
     /// Starts the threads that `options` ask for, `auto` of them when the number is left open.
     pub fn new(options: &RuntimeOptions, auto: usize) -> Result<Self, RuntimeError> {
         let threads = options.threads.map_or(auto, NonZeroUsize::get);
-        let isa = options.isa.unwrap_or_else(Isa::detect);
+        let choice = options.kernels.unwrap_or_else(KernelChoice::current);
         if threads == 1 {
-            return Ok(Self { kernels: Kernels::new(isa, Threads::One)?, pool: None });
+            return Ok(Self { kernels: Kernels::pinned(choice, Threads::One)?, pool: None });
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("robomamba-{i}"))
             .build()
             .map_err(|source| RuntimeError::Threads { threads, source })?;
-        Ok(Self { kernels: Kernels::new(isa, Threads::Rayon)?, pool: Some(Arc::new(pool)) })
+        Ok(Self { kernels: Kernels::pinned(choice, Threads::Rayon)?, pool: Some(Arc::new(pool)) })
     }
 
     /// Runs `work` on the threads of this executor.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use robomamba_kernels::KernelChoice;
 use robomamba_model::{ImageScratch, ImageTransform};
 use robomamba_policy::{ActionChunk, CameraSpec, Episode, FeatureSpec, Observation, Outcome, Policy, PolicyError};
 
@@ -127,6 +128,11 @@ impl Session {
     /// Where the time of the last step went.
     pub fn timings(&self) -> StepTimings {
         self.timings
+    }
+
+    /// The kernels in use.
+    pub fn kernels(&self) -> KernelChoice {
+        self.executor.kernels.choice()
     }
 
     /// Threads of one control step.

@@ -47,12 +47,12 @@ fn every_vision_encoder_runs_on_every_instruction_set() {
             encoder.forward(patches, &mut tokens, &mut workspace).expect("sizes fit");
             tokens
         };
-        let expected = run(Isa::detect(), &patches);
+        let expected = run(Kernels::detect().isa(), &patches);
         assert_eq!(encoder.patch_tokens(&expected).len(), config.n_patch() * config.hidden_size);
         for isa in Isa::available() {
             assert!(max_abs_diff(&expected, &run(isa, &patches)) < 1e-4, "{kind:?}, {isa:?}");
         }
-        let other = run(Isa::detect(), &common::noise(4, patches.len()));
+        let other = run(Kernels::detect().isa(), &common::noise(4, patches.len()));
         assert!(max_abs_diff(&expected, &other) > 1e-2, "{kind:?}: the image does not matter");
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use std::num::NonZeroUsize;
 
 use common::{max_abs_diff, observation, session};
-use robomamba_kernels::{Isa, Kernels, Threads};
+use robomamba_kernels::{Isa, KernelChoice, Kernels, Threads};
 use robomamba_policy::{ActionChunk, Image, Observation, Policy, PolicyError};
 use robomamba_runtime::{FrameReuse, RuntimeOptions, Session, State, Workspace};
 
@@ -150,7 +150,7 @@ fn frame_reuse_threads_and_instruction_sets_do_not_change_the_result() {
         assert!(max_abs_diff(&expected, &run(&options)) < 1e-4, "{threads} threads");
     }
     for isa in Isa::available() {
-        let options = RuntimeOptions { isa: Some(isa), ..Default::default() };
+        let options = RuntimeOptions { kernels: Some(KernelChoice::of(isa)), ..Default::default() };
         assert!(max_abs_diff(&expected, &run(&options)) < 1e-4, "{isa:?}");
     }
 }

@@ -19,8 +19,12 @@ pub struct TrainConfig {
     /// Seed of the initial weights and of the order of the data.
     #[serde(default)]
     pub seed: u64,
-    /// Size of the model.
+    /// Sizes of the model.
     pub preset: Preset,
+    /// Sizes that differ from the preset's, by the names of [`ModelConfig`]: `[model.vision] image_size = 128`. What
+    /// follows from a size follows, see [`ModelConfig::with_sizes`].
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub model: serde_json::Map<String, serde_json::Value>,
     /// The trunk; the Transformer has the width, depth and parameter count of the preset's Mamba.
     #[serde(default)]
     pub backbone: Backbone,
@@ -313,6 +317,9 @@ impl TrainConfig {
         for (field, found) in weights {
             check(field, found >= 0.0 && found.is_finite(), "at least 0", found)?;
         }
+        let sizes = self.model.keys().cloned().collect::<Vec<_>>().join(", ");
+        let is_free = self.initial_checkpoint.is_none() || self.model.is_empty();
+        check("model", is_free, "absent where `initial_checkpoint` decides the sizes", sizes)?;
         for &quantile in loss.action_quantiles.values() {
             check("loss.action_quantiles", quantile > 0.0 && quantile < 1.0, "between 0 and 1", quantile)?;
         }
@@ -329,11 +336,15 @@ impl TrainConfig {
     }
 
     /// The model for a robot with these features.
-    pub fn model(&self, features: FeatureSpec) -> ModelConfig {
-        let mut model = self.preset.config(features);
+    ///
+    /// # Errors
+    /// When the sizes of `model` do not exist or make no model.
+    pub fn model(&self, features: FeatureSpec) -> Result<ModelConfig> {
+        let mut model = self.preset.config(features).with_sizes(&self.model)?;
         model.backbone = self.trunk(model.backbone);
         model.action_head.n_mode = self.n_mode.unwrap_or(1);
-        model
+        model.check()?;
+        Ok(model)
     }
 
     /// A trunk of the kind that is asked for: the preset's `mamba`, or the Transformer of its size.

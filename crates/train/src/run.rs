@@ -295,8 +295,7 @@ impl Start {
         if let Some(path) = &config.initial_checkpoint {
             return Self::from_checkpoint(path, corpus)?.adapted(config);
         }
-        let model = config.model(corpus.features.clone());
-        model.check()?;
+        let model = config.model(corpus.features.clone())?;
         let tokenizer = match &config.tokenizer {
             Some(path) => {
                 let json = std::fs::read(path).map_err(|source| TrainError::Read { path: path.clone(), source })?;
@@ -350,7 +349,7 @@ impl Start {
     /// The vocabulary and the statistics are those that the run began with, whatever the data is now.
     fn resume(config: &TrainConfig, last: &Path, corpus: &Corpus) -> Result<Self> {
         let start = Self::from_checkpoint(&last.join("pretrained_model"), corpus)?;
-        if config.initial_checkpoint.is_none() && start.model != config.model(corpus.features.clone()) {
+        if config.initial_checkpoint.is_none() && start.model != config.model(corpus.features.clone())? {
             let reason = "its model is not the one of the configuration; choose another `out` folder or the old model";
             return Err(TrainError::State { path: last.into(), reason: reason.into() });
         }

@@ -602,3 +602,32 @@ fn frozen_parts_keep_their_weights() {
     let error = run(&second, &RunOptions::default()).unwrap_err().to_string();
     assert!(error.contains("frozen") && error.contains("`eyes`"), "{error}");
 }
+
+#[test]
+fn sizes_of_the_preset_are_changed_by_the_table_model() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 2, "observation.images.top");
+    let sized = |out: &str, steps: u64, sizes: &str| {
+        let mut config = config(dir.path(), out, steps);
+        config.model = toml::from_str(sizes).unwrap();
+        config
+    };
+    let sizes = "[vision]\nimage_size = 16\n[backbone]\nn_layer = 1\n[action_head]\nchunk_size = 2";
+    train(&sized("small", 2, sizes));
+    let checkpoint = Checkpoint::load(&policy(dir.path(), "small")).unwrap();
+    let preset = Preset::Nano.config(checkpoint.config.features.clone());
+    assert_eq!(checkpoint.config.vision.image_size, 16);
+    assert_eq!(checkpoint.config.action_head.chunk_size, 2);
+    assert_eq!(checkpoint.config.vision.hidden_size, preset.vision.hidden_size);
+    let recorded: serde_json::Value = serde_json::from_str(&checkpoint.train_config.unwrap()).unwrap();
+    assert_eq!(recorded["model"]["backbone"]["n_layer"], 1, "the recorded configuration says the sizes");
+    // The same sizes go on, others are refused.
+    train(&sized("small", 3, sizes));
+    let other = robomamba_train::train(&sized("small", 4, "[backbone]\nn_layer = 2"), &RunOptions::default());
+    assert_error(other, &["its model is not the one of the configuration"]);
+    let unknown = robomamba_train::train(&sized("new", 1, "[backbone]\nlayers = 2"), &RunOptions::default());
+    assert_error(unknown, &["`model.backbone.layers` must be one of", "n_layer"]);
+    let mut fine_tuned = sized("tuned", 1, "[backbone]\nn_layer = 2");
+    fine_tuned.initial_checkpoint = Some(policy(dir.path(), "small"));
+    assert_error(robomamba_train::train(&fine_tuned, &RunOptions::default()), &["`model`", "initial_checkpoint"]);
+}

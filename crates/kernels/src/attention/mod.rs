@@ -9,7 +9,7 @@ pub mod reference;
 
 use crate::error::check_len;
 use crate::matmul::{Format, Pair};
-use crate::{KernelError, Kernels, Rows, RowsMut};
+use crate::{Bf16Products, KernelError, Kernels, Rows, RowsMut};
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +48,10 @@ pub struct AttentionInput<'a, T = f32> {
     pub scale: T,
     /// Which keys a query sees.
     pub mask: Mask<'a>,
-    /// Numbers in which products are computed where there are more than two queries: with [`Format::Bf16`] and [`Format::Int8`] their
-    /// factors, probabilities too, are rounded to bf16 by processors that multiply it ([`Isa::multiplies_bf16`](crate::Isa::multiplies_bf16)); by
-    /// others, which would only lose time, they are not. Scores and sums are f32.
+    /// Numbers in which products are computed where there are more than two queries. With [`Format::Bf16`] and
+    /// [`Format::Int8`] their factors, probabilities too, are rounded to bf16 where the processor multiplies it
+    /// ([`Isa::multiplies_bf16`](crate::Isa::multiplies_bf16)) and not clearly slower than f32
+    /// ([`Bf16Products::Native`]). Scores and sums are f32.
     pub format: Format,
 }
 
@@ -184,5 +185,6 @@ pub fn backward(
 
 /// Whether factors are rounded to bf16.
 fn rounds(kernels: Kernels, format: Format) -> bool {
-    format != Format::F32 && kernels.isa().multiplies_bf16()
+    let native = kernels.bf16() == Bf16Products::Native && kernels.isa().multiplies_bf16();
+    format != Format::F32 && native
 }

@@ -9,7 +9,7 @@ use super::{PARALLEL_MIN, Pair};
 use crate::error::check_len;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd, prefetch};
-use crate::{KernelError, Kernels, RowsMut, Threads};
+use crate::{Bf16Products, KernelError, Kernels, RowsMut, Threads};
 
 /// At most this many rows are in a piece, so that of a left factor what a panel's piece is multiplied with, a quarter of a megabyte, stays in the
 /// second-level cache. A multiple of the highest tile.
@@ -87,7 +87,8 @@ pub fn multiply_f32(
     multiply::<f32>(kernels, write, factors, bias, y)
 }
 
-/// The same with both factors rounded to bf16; sums, `bias` and `y` are f32.
+/// The same with both factors rounded to bf16; sums, `bias` and `y` are f32. With [`Bf16Products::AsF32`] nothing is
+/// rounded: it is [`multiply_f32`].
 ///
 /// # Errors
 /// As [`multiply_f32`].
@@ -98,7 +99,10 @@ pub fn multiply_bf16(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) -> Result<(), KernelError> {
-    multiply::<Pair>(kernels, write, factors, bias, y)
+    match kernels.bf16() {
+        Bf16Products::Native => multiply::<Pair>(kernels, write, factors, bias, y),
+        Bf16Products::AsF32 => multiply::<f32>(kernels, write, factors, bias, y),
+    }
 }
 
 fn multiply<E: Pack>(

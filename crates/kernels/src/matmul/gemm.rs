@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::Pair;
 use crate::Kernels;
 use crate::parallel::SharedRows;
 use crate::simd::{Op, Simd, prefetch};
@@ -171,6 +172,65 @@ pub(crate) unsafe fn product<S: Simd, E: Element>(
         start = piece.end;
         if start == left.depth {
             break;
+        }
+    }
+}
+
+/// Values of the depth that are widened at a time: with a panel's 32 columns 32 KiB, a piece that stays in cache.
+const DEPTH_WIDENED: usize = 256;
+
+/// [`product`] of `left` in f32 and `right` in bf16, whose panels are widened piece by piece.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+pub(crate) unsafe fn widened_product<S: Simd>(
+    s: S,
+    (left, right): (&Left<f32>, &Right<Pair>),
+    bias: Option<&[f32]>,
+    output: Output,
+    panels: Range<usize>,
+) {
+    let mut widened = [0.0; DEPTH_WIDENED * PANEL];
+    let pairs = Pair::depth(left.depth);
+    for panel in panels {
+        let columns = (right.columns - panel * PANEL).min(PANEL);
+        let mut start = 0;
+        loop {
+            let depth = start..left.depth.min(start + DEPTH_WIDENED);
+            widen(
+                &right.panels[(panel * pairs + start / 2) * PANEL..][..Pair::depth(depth.len()) * PANEL],
+                &mut widened,
+            );
+            let is_first = depth.start == 0;
+            let piece = Left {
+                data: &left.data[(start * left.depth_stride).min(left.data.len())..],
+                depth: depth.len(),
+                ..*left
+            };
+            let output = Output {
+                first_column: output.first_column + panel * PANEL,
+                write: if is_first { output.write } else { Write::Add },
+                ..output
+            };
+            let bias = bias.filter(|_| is_first).map(|bias| &bias[panel * PANEL..][..columns]);
+            // Safety: the panel's columns of the output are the caller's promise.
+            unsafe { product(s, (&piece, &Right { panels: &widened, columns }), bias, output, 0..1) };
+            start = depth.end;
+            if start == left.depth {
+                break;
+            }
+        }
+    }
+}
+
+/// Two successive values of the depth from every word, `[pairs, 32]` to `[2 * pairs, 32]`.
+#[inline(always)]
+fn widen(words: &[Pair], values: &mut [f32]) {
+    for (words, values) in words.chunks_exact(PANEL).zip(values.chunks_exact_mut(2 * PANEL)) {
+        let (low, high) = values.split_at_mut(PANEL);
+        for ((word, low), high) in words.iter().map(|word| word.cast_unsigned()).zip(low).zip(high) {
+            (*low, *high) = (f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000));
         }
     }
 }

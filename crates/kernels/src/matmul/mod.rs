@@ -18,7 +18,7 @@ use crate::activation::{self, Activation};
 use crate::error::check_len;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd};
-use crate::{Isa, KernelError, Kernels, Rows, RowsMut, Threads};
+use crate::{Bf16Products, Isa, KernelError, Kernels, Rows, RowsMut, Threads};
 pub(crate) use bf16::Pair;
 use bf16::RoundedRows;
 use gemm::{Element, Left, Output, PANEL, Right};
@@ -41,7 +41,9 @@ pub enum Format {
     /// 32-bit floats.
     #[default]
     F32,
-    /// The upper half of 32-bit floats; inputs are rounded as they come, products are summed in f32.
+    /// The upper half of 32-bit floats. Inputs are rounded as they come, and products are summed in f32. With
+    /// [`Bf16Products::AsF32`] weights are widened and inputs are not rounded, but those of a single row, which waits for
+    /// its weights.
     Bf16,
     /// 8-bit integers with a scale per output; inputs are quantised as they come, with a scale per row, and a single row to 15 bits.
     Int8,
@@ -172,6 +174,13 @@ impl PackedMatrix {
                 let (right, bias) = (Right { panels, columns }, self.bias.as_deref());
                 self.in_pieces(kernels, rows, &y, |panels| kernels.run(Apply { left, right, bias, y: &y, panels }));
             }
+            Panels::Bf16(panels) if rows > 1 && kernels.bf16() == Bf16Products::AsF32 => {
+                let left = Left { data: x.data, rows, depth: self.n_in, row_stride: x.stride, depth_stride: 1 };
+                let (right, bias) = (Right { panels, columns }, self.bias.as_deref());
+                self.in_pieces(kernels, rows, &y, |panels| {
+                    kernels.run(ApplyWidened { left, right, bias, y: &y, panels })
+                });
+            }
             Panels::Bf16(panels) => {
                 let left = converted.rounded.fill(kernels, (rows, self.n_in), x);
                 let (right, bias) = (Right { panels, columns }, self.bias.as_deref());
@@ -277,6 +286,26 @@ struct Apply<'a, E> {
     bias: Option<&'a [f32]>,
     y: &'a SharedRows<'a>,
     panels: Range<usize>,
+}
+
+/// The same with weights in bf16 that are widened to f32.
+struct ApplyWidened<'a> {
+    left: Left<'a>,
+    right: Right<'a, Pair>,
+    bias: Option<&'a [f32]>,
+    y: &'a SharedRows<'a>,
+    panels: Range<usize>,
+}
+
+impl Op for ApplyWidened<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let output = Output::whole(self.y);
+        // Safety: every piece has panels, and so columns, of its own.
+        unsafe { gemm::widened_product(s, (&self.left, &self.right), self.bias, output, self.panels) }
+    }
 }
 
 impl<E: Element> Op for Apply<'_, E> {

@@ -1,7 +1,7 @@
 //! Peak rates of the machine.
 
 use anyhow::Result;
-use robomamba_kernels::{Isa, Kernels, Threads, limits};
+use robomamba_kernels::{Kernels, Threads, limits};
 use serde::Serialize;
 
 use robomamba_eval::Table;
@@ -34,7 +34,7 @@ pub fn measure(threads: usize) -> Result<Vec<Limits>> {
     let mut counts = vec![1, threads];
     counts.dedup();
     let at = |threads: usize| -> Result<Limits> {
-        let kernels = Kernels::new(Isa::detect(), if threads == 1 { Threads::One } else { Threads::Rayon })?;
+        let kernels = Kernels::detect().with_threads(if threads == 1 { Threads::One } else { Threads::Rayon });
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         Ok(pool.install(|| Limits {
             threads,

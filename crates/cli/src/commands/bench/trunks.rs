@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use robomamba_kernels::{Isa, Kernels, Threads, limits};
+use robomamba_kernels::{Kernels, Threads, limits};
 use robomamba_model::{BackboneConfig, Preset, Weights};
 use robomamba_runtime::{Backbone, Format, State, Workspace};
 use serde::Serialize;
@@ -93,7 +93,7 @@ impl Bench {
         };
         let weights =
             [("mamba", mamba.clone(), weights(&mamba)), ("transformer", transformer.clone(), weights(&transformer))];
-        let kernels = Kernels::new(Isa::detect(), if threads == 1 { Threads::One } else { Threads::Rayon })?;
+        let kernels = Kernels::detect().with_threads(if threads == 1 { Threads::One } else { Threads::Rayon });
         Ok(Self { pool: rayon::ThreadPoolBuilder::new().num_threads(threads).build()?, kernels, weights })
     }
 }
