@@ -20,8 +20,9 @@ pub enum Precision {
     #[default]
     F32,
     /// Both factors are rounded to bf16, sums are f32, as are weights, activations, gradients and the optimiser: the mixed
-    /// precision of Micikevicius et al., arXiv 1710.03740, PyTorch's `autocast`. Meant for processors with AVX-512 BF16: on a
-    /// Zen 4 `tabletop` learns from one and a half times as many pictures per second (docs/log.md); without these instructions it was not measured.
+    /// precision of Micikevicius et al., arXiv 1710.03740, PyTorch's `autocast`. On a Zen 4 `tabletop` learns from one and
+    /// a half times as many images per second. Where products in bf16 are clearly slower than in f32, or there is no
+    /// instruction for them, it is [`Precision::F32`]; see `Bf16Products` of the kernels.
     Bf16,
 }
 

@@ -603,6 +603,10 @@ fn frozen_parts_keep_their_weights() {
     assert!(error.contains("frozen") && error.contains("`eyes`"), "{error}");
 }
 
+fn silent() -> RunOptions {
+    RunOptions { progress: Progress::Silent, ..RunOptions::default() }
+}
+
 #[test]
 fn sizes_of_the_preset_are_changed_by_the_table_model() {
     let dir = tempfile::tempdir().unwrap();
@@ -623,11 +627,11 @@ fn sizes_of_the_preset_are_changed_by_the_table_model() {
     assert_eq!(recorded["model"]["backbone"]["n_layer"], 1, "the recorded configuration says the sizes");
     // The same sizes go on, others are refused.
     train(&sized("small", 3, sizes));
-    let other = robomamba_train::train(&sized("small", 4, "[backbone]\nn_layer = 2"), &RunOptions::default());
+    let other = run(&sized("small", 4, "[backbone]\nn_layer = 2"), &silent());
     assert_error(other, &["its model is not the one of the configuration"]);
-    let unknown = robomamba_train::train(&sized("new", 1, "[backbone]\nlayers = 2"), &RunOptions::default());
+    let unknown = run(&sized("new", 1, "[backbone]\nlayers = 2"), &silent());
     assert_error(unknown, &["`model.backbone.layers` must be one of", "n_layer"]);
     let mut fine_tuned = sized("tuned", 1, "[backbone]\nn_layer = 2");
     fine_tuned.initial_checkpoint = Some(policy(dir.path(), "small"));
-    assert_error(robomamba_train::train(&fine_tuned, &RunOptions::default()), &["`model`", "initial_checkpoint"]);
+    assert_error(run(&fine_tuned, &silent()), &["`model`", "initial_checkpoint"]);
 }

@@ -2,6 +2,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use robomamba_kernels::{Bf16Products, KernelChoice};
 use robomamba_model::{BackboneConfig, ModelConfig, Preset, VisionKind, Weights};
 use robomamba_policy::{CameraSpec, FeatureSpec, VectorSpec};
 
@@ -106,7 +107,12 @@ fn gradients_in_bf16_are_those_in_f32_but_for_rounding() {
             assert!(error < 0.06 * size + 1e-3 * largest, "{name}: error {error} of {size}");
             differing += usize::from(error > 0.0);
         }
-        assert!(differing * 10 > 9 * found.len(), "{differing} of {} gradients are not those in f32", found.len());
+        match KernelChoice::current().bf16 {
+            Bf16Products::Native => {
+                assert!(differing * 10 > 9 * found.len(), "{differing} of {} gradients differ from f32", found.len());
+            }
+            Bf16Products::AsF32 => assert_eq!(differing, 0, "where bf16 is slow, training computes in f32"),
+        }
     }
 }
 
