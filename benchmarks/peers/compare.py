@@ -3,7 +3,7 @@
     cargo build --release --features train
     benchmarks/peers/setup.sh
     benchmarks/peers/.venv/bin/python benchmarks/peers/compare.py --json peers.json
-    robomamba bench --peers peers.json --json bench/results/MACHINE.json
+    robomamba bench --peers peers.json --json benchmarks/results/MACHINE.json
 
 In every round each engine does its work once, ours first and right after it those that it is compared with; a ratio is taken
 within a round, and the median over the rounds is reported, so that a machine that slows down for a while slows down both.
@@ -27,10 +27,10 @@ HISTORY = "--only history --longest 10"
 OURS = {
     "ours base int8": f"{STEP} --preset base --precision int8",
     "ours small int8": f"{STEP} --preset small --precision int8",
-    "ours trunk f32": f"{HISTORY} --preset base --precision f32",
-    "ours trunk bf16": f"{HISTORY} --preset base --precision bf16",
-    "ours trunk int8": f"{HISTORY} --preset base --precision int8",
-    "ours trunk f32, one thread": f"{HISTORY} --preset base --precision f32 --threads 1",
+    "ours backbone f32": f"{HISTORY} --preset base --precision f32",
+    "ours backbone bf16": f"{HISTORY} --preset base --precision bf16",
+    "ours backbone int8": f"{HISTORY} --preset base --precision int8",
+    "ours backbone f32, one thread": f"{HISTORY} --preset base --precision f32 --threads 1",
     "ours sequences": "--only sequences --longest 1000 --preset base --precision f32 --precision bf16",
     "ours training": "--only training",
 }
@@ -55,11 +55,11 @@ def ours_step(preset, part=None):
     return read
 
 
-def ours_trunk(precision):
-    @needs(f"ours trunk {precision}")
+def ours_backbone(precision):
+    @needs(f"ours backbone {precision}")
     def read(rounds):
-        points = rounds[f"ours trunk {precision}"]["history"]
-        return next(p["step_ms"] for p in points if p["trunk"] == "mamba" and p["history"] == 10)
+        points = rounds[f"ours backbone {precision}"]["history"]
+        return next(p["step_ms"] for p in points if p["backbone"] == "mamba" and p["history"] == 10)
 
     return read
 
@@ -68,7 +68,7 @@ def ours_sequence(tokens, precision="f32"):
     @needs("ours sequences")
     def read(rounds):
         points = rounds["ours sequences"]["sequences"]
-        return next(p["ms"] for p in points if (p["trunk"], p["precision"], p["tokens"]) == ("mamba", precision, tokens))
+        return next(p["ms"] for p in points if (p["backbone"], p["precision"], p["tokens"]) == ("mamba", precision, tokens))
 
     return read
 
@@ -106,14 +106,14 @@ COMPARISONS = [
     ("OpenVINO int8", "ViT-S/16 at 224 px", ours_step("small", "vision"), peer("openvino vit-small int8"), 1.15),
     ("ONNX Runtime int8", "ViT-S/16 at 224 px", ours_step("small", "vision"), peer("onnxruntime vit-small int8"), None),
     ("PyTorch bf16", "ViT-S/16 at 224 px", ours_step("small", "vision"), peer("torch vit-small bf16"), None),
-    ("llama.cpp Q8_0", "24 Mamba blocks, a step, int8", ours_trunk("int8"), peer("llama.cpp mamba-step q8"), 2.0),
-    ("OpenVINO int8", "24 Mamba blocks, a step, int8", ours_trunk("int8"), peer("openvino mamba-step int8"), 1.6),
-    ("llama.cpp BF16", "24 Mamba blocks, a step, bf16", ours_trunk("bf16"), peer("llama.cpp mamba-step bf16"), 1.5),
-    ("llama.cpp f32", "24 Mamba blocks, a step, f32", ours_trunk("f32"), peer("llama.cpp mamba-step f32"), None),
-    ("transformers f32", "24 Mamba blocks, a step, f32", ours_trunk("f32"), peer("transformers mamba-step f32"), 3.0),
-    ("candle f32", "24 Mamba blocks, a step, f32", ours_trunk("f32"), peer("candle mamba-step f32"), None),
-    ("mamba-rs f32", "24 Mamba blocks, a step, f32, one thread", ours_trunk("f32, one thread"), peer("mamba-rs mamba-step f32"), 1.5),
-    ("llama.cpp Q8_0, a Transformer", "a step after 10,000", ours_trunk("int8"), peer("llama.cpp transformer-step-10000 q8"), 8.0),
+    ("llama.cpp Q8_0", "24 Mamba blocks, a step, int8", ours_backbone("int8"), peer("llama.cpp mamba-step q8"), 2.0),
+    ("OpenVINO int8", "24 Mamba blocks, a step, int8", ours_backbone("int8"), peer("openvino mamba-step int8"), 1.6),
+    ("llama.cpp BF16", "24 Mamba blocks, a step, bf16", ours_backbone("bf16"), peer("llama.cpp mamba-step bf16"), 1.5),
+    ("llama.cpp f32", "24 Mamba blocks, a step, f32", ours_backbone("f32"), peer("llama.cpp mamba-step f32"), None),
+    ("transformers f32", "24 Mamba blocks, a step, f32", ours_backbone("f32"), peer("transformers mamba-step f32"), 3.0),
+    ("candle f32", "24 Mamba blocks, a step, f32", ours_backbone("f32"), peer("candle mamba-step f32"), None),
+    ("mamba-rs f32", "24 Mamba blocks, a step, f32, one thread", ours_backbone("f32, one thread"), peer("mamba-rs mamba-step f32"), 1.5),
+    ("llama.cpp Q8_0, a Transformer", "a step after 10,000", ours_backbone("int8"), peer("llama.cpp transformer-step-10000 q8"), 8.0),
     ("transformers Mamba", "512 tokens at once, f32", ours_sequence(512), peer("transformers mamba-512 f32"), 10.0),
     ("transformers Mamba", "1,000 tokens at once, f32", ours_sequence(1000), peer("transformers mamba-1000 f32"), 10.0),
     ("llama.cpp Mamba", "512 tokens at once, f32", ours_sequence(512), peer("llama.cpp mamba-512 f32"), 3.0),

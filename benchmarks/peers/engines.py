@@ -169,7 +169,7 @@ def mamba_step():
             y = (h * c_out).sum(1) + u[0] * self.d
             return x + self.out_proj((y * F.silu(z[0])).reshape(1, d_inner)), h, taps[:, 1:]
 
-    class Trunk(nn.Module):
+    class Backbone(nn.Module):
         def __init__(self):
             super().__init__()
             self.blocks = nn.ModuleList(Block() for _ in range(N_LAYER))
@@ -182,7 +182,7 @@ def mamba_step():
                 windows.append(window)
             return x, torch.stack(states), torch.stack(windows)
 
-    return Trunk().eval()
+    return Backbone().eval()
 
 
 @engine("openvino mamba-step int8")
@@ -321,7 +321,7 @@ class LlamaCpp:
 @engine("mamba-rs mamba-step f32", "mamba-rs")
 @engine("candle mamba-step f32", "candle")
 class Rust:
-    """A trunk in Rust, which speaks the same way; see rust/src/main.rs. mamba-rs uses one thread, whatever it is told."""
+    """A backbone in Rust, which speaks the same way; see rust/src/main.rs. mamba-rs uses one thread, whatever it is told."""
 
     def __init__(self, name, threads):
         binary = HERE / "rust" / "target" / "release" / "rust-engines"

@@ -463,21 +463,27 @@ fn checkpoints_are_evaluated_side_by_side() {
 }
 
 #[test]
-fn the_benchmark_measures_what_it_promises() {
+fn the_benchmark_measures_every_part_and_judges_goals() {
     let dir = tempfile::tempdir().unwrap();
     let bench = ["bench", "--quick", "--preset", "nano", "--json", "bench.json", "--report", "bench.html"];
     // Histories of 1,000; whole sequences of 100 are long enough.
-    let long = ["--longest", "1000", "--only", "history"];
+    let goals = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benchmarks/goals.json");
+    let long = ["--longest", "1000", "--only", "history", "--goals", goals];
     ok(dir.path(), &[&bench[..], &long].concat());
-    let claims = json(dir.path().join("bench.json"))["claims"].clone();
-    let is_flat = |claim: &&serde_json::Value| claim["claim"] == "cost and memory after 1000 steps";
-    let flat = claims.as_array().unwrap().iter().find(is_flat).unwrap();
-    assert!(flat["ours"].as_str().unwrap().contains("the same state"), "{flat}");
+    let verdicts = json(dir.path().join("bench.json"))["goals"].clone();
+    let is_flat = |verdict: &&serde_json::Value| verdict["goal"] == "cost and memory after 1000 steps";
+    let flat = verdicts.as_array().unwrap().iter().find(is_flat).unwrap();
+    assert!(flat["measured"].as_str().unwrap().contains("the same state"), "{flat}");
+    fs::write(dir.path().join("goals.json"), "{\"hz\": 5}").unwrap();
+    let unknown = ["bench", "--quick", "--preset", "nano", "--goals", "goals.json"];
+    assert!(fails(dir.path(), &unknown, 1).contains("goals.json is no file of goals: unknown field `hz`"));
     let table = ok(dir.path(), &bench);
     assert!(table.contains("GFLOP/s") && table.contains("nano"), "{table}");
     let page = fs::read_to_string(dir.path().join("bench.html")).unwrap();
     assert!(page.matches("<polyline").count() == 5 && page.contains("Limits of the machine"), "{page}");
     let figures = json(dir.path().join("bench.json"));
+    assert_eq!(figures["goals"].as_array().unwrap().len(), 0, "without goals there are no verdicts");
+    assert!(figures["machine"]["kernels"].as_str().unwrap().contains("/bf16="), "{}", figures["machine"]);
     for precision in ["f32", "bf16", "int8"] {
         let step = &figures["step_ms"]["nano"][precision];
         let [p50, p99] = ["p50", "p99"].map(|key| step[key].as_f64().unwrap());
@@ -486,21 +492,21 @@ fn the_benchmark_measures_what_it_promises() {
         assert!(p50 > 0.0 && p50 <= p99 && parts > 0.5 * p50 && parts < 1.5 * p50, "{step}");
     }
     let history = figures["history"].as_array().unwrap();
-    let carried = |trunk: &str| -> Vec<u64> {
-        let of_trunk = history.iter().filter(|point| point["trunk"] == trunk && point["precision"] == "f32");
-        of_trunk.map(|point| point["state_bytes"].as_u64().unwrap()).collect()
+    let carried = |backbone: &str| -> Vec<u64> {
+        let of_backbone = history.iter().filter(|point| point["backbone"] == backbone && point["precision"] == "f32");
+        of_backbone.map(|point| point["state_bytes"].as_u64().unwrap()).collect()
     };
     assert!(carried("mamba").windows(2).all(|pair| pair[0] == pair[1]), "{history:?}");
     assert!(carried("transformer").windows(2).all(|pair| pair[0] < pair[1]), "{history:?}");
     assert_eq!(figures["limits"].as_array().unwrap().len(), 2);
-    // Both trunks in every format.
+    // Both backbones in every format.
     assert_eq!(figures["sequences"].as_array().unwrap().len(), 6);
     let reading: Vec<_> = history.iter().filter_map(|point| point["reading"]["step"].as_f64()).collect();
     assert!(reading.len() == 3 && reading.iter().all(|step| *step > 0.0), "{history:?}");
     for training in figures["training"].as_array().unwrap() {
         assert!(training["ms"].as_f64().unwrap() > 0.0, "{training}");
     }
-    // Blocks of both trunks.
+    // Blocks of both backbones.
     assert_eq!(figures["training"].as_array().unwrap().len(), 2);
 }
 

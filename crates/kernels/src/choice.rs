@@ -63,6 +63,10 @@ impl KernelChoice {
     fn measured() -> Self {
         let available = Isa::available();
         let mut isa = available[0];
+        if cfg!(miri) {
+            // An interpreter's times say nothing.
+            return Self::of(isa);
+        }
         let kernels = |isa| Kernels::new(isa, Threads::One);
         if isa == Isa::Amx {
             isa = clearly_faster(isa, &available, |isa| {

@@ -210,7 +210,7 @@ mod tests {
         (task.outcome == Some(Outcome::Succeeded), raised)
     }
 
-    /// Prints the table of docs/log.md with `--nocapture`.
+    /// Prints a table with `--nocapture`.
     #[test]
     fn a_learner_that_misjudges_places_succeeds_by_the_same_rules() {
         for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence, Family::Remember] {

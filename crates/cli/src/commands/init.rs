@@ -16,9 +16,9 @@ pub struct InitArgs {
     /// Size of the model: nano, tabletop, small or base
     #[arg(long, default_value = "tabletop")]
     preset: Preset,
-    /// The trunk
-    #[arg(long, value_enum, default_value_t = Trunk::Mamba)]
-    backbone: Trunk,
+    /// The backbone
+    #[arg(long, value_enum, default_value_t = BackboneKind::Mamba)]
+    backbone: BackboneKind,
     /// Folder of the new checkpoint
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
@@ -28,12 +28,12 @@ pub struct InitArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Trunk {
+enum BackboneKind {
     Mamba,
     Transformer,
 }
 
-/// Control steps that a Transformer trunk looks back on.
+/// Control steps that a Transformer backbone looks back on.
 const CONTEXT_STEPS: usize = 1024;
 
 /// Runs `init`.
@@ -42,7 +42,7 @@ pub fn run(args: InitArgs) -> Result<()> {
     let mut config = args.preset.config(Tabletop::new(1, 1)?.features().clone());
     let side = config.vision.image_size;
     config.features = Tabletop::new(side, side)?.features().clone();
-    if matches!(args.backbone, Trunk::Transformer) {
+    if matches!(args.backbone, BackboneKind::Transformer) {
         config.backbone = BackboneConfig::Transformer(config.backbone.to_transformer(CONTEXT_STEPS));
     }
     let text = corpus.sentences.iter().chain(&corpus.words).map(String::as_str);

@@ -1,13 +1,13 @@
 //! `bench`: what this machine can do, and how near to it every part of a control step comes.
 
-mod claims;
+mod backbones;
+mod goals;
 mod limits;
 mod peers;
 mod report;
 mod steps;
 #[cfg(feature = "train")]
 mod training;
-mod trunks;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use robomamba_eval::{Machine, Table, Utc, peak_rss_mb};
 use crate::machine;
 use crate::output;
 use crate::run_folder::write_atomically;
-use claims::Claim;
+use backbones::{HistoryPoint, SequencePoint};
+use goals::{Goals, Verdict};
 use limits::Limits;
 use peers::Comparison;
 use steps::StepTimes;
-use trunks::{HistoryPoint, SequencePoint};
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,9 +36,9 @@ enum Section {
     Limits,
     /// Whole control steps
     Steps,
-    /// Steps of the trunks after long histories
+    /// Steps of the backbones after long histories
     History,
-    /// Whole sequences through the trunks
+    /// Whole sequences through the backbones
     Sequences,
     /// Optimiser steps
     Training,
@@ -65,7 +65,7 @@ pub struct BenchArgs {
     /// A minute in all: one camera, all threads, short histories, and few steps, whose percentiles say little
     #[arg(long)]
     quick: bool,
-    /// Longest history and longest sequence of the trunks [default: 100000 and 10000, with --quick 100]
+    /// Longest history and longest sequence of the backbones [default: 100000 and 10000, with --quick 100]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     longest: Option<u32>,
     /// Measure only this; repeatable [default: everything]
@@ -74,6 +74,9 @@ pub struct BenchArgs {
     /// Comparisons with other engines, from `benchmarks/peers/compare.py`, for the tables and the JSON
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
+    /// Goals to be put beside what was measured, such as benchmarks/goals.json
+    #[arg(long, value_name = "FILE")]
+    goals: Option<PathBuf>,
     /// Write every figure to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -97,7 +100,7 @@ struct Figures<'a> {
     sequences: &'a [SequencePoint],
     training: &'a [TrainingTime],
     peers: &'a [Comparison],
-    claims: Vec<Claim>,
+    goals: Vec<Verdict>,
     peak_rss_mb: Option<f64>,
 }
 
@@ -127,7 +130,7 @@ struct Effort {
     /// Whether one camera is measured on one thread as well.
     on_one_thread: bool,
     threads: usize,
-    /// Longest history of a trunk, and longest sequence.
+    /// Longest history of a backbone, and longest sequence.
     history_max: usize,
     sequence_max: usize,
 }
@@ -171,10 +174,11 @@ pub fn run(args: BenchArgs) -> Result<()> {
     let or = |chosen: &[Preset], all: &[Preset]| if chosen.is_empty() { all.to_vec() } else { chosen.to_vec() };
     let presets = or(&args.presets, &[Preset::Tabletop, Preset::Small, Preset::Base]);
     let formats = if args.formats.is_empty() { Format::ALL.to_vec() } else { args.formats.clone() };
-    let trunk = if args.quick { Preset::Small } else { Preset::Base };
-    let trunk = if presets.contains(&trunk) { trunk } else { presets[0] };
-    let peers = args.peers.as_deref().map_or(Ok(Vec::new()), peers::read)?;
-    let mut measured = Measured::new(effort.threads, trunk, peers);
+    let backbone = if args.quick { Preset::Small } else { Preset::Base };
+    let backbone = if presets.contains(&backbone) { backbone } else { presets[0] };
+    let mut measured = Measured::new(effort.threads, backbone);
+    measured.peers = args.peers.as_deref().map_or(Ok(Vec::new()), peers::read)?;
+    measured.goals = args.goals.as_deref().map(Goals::load).transpose()?;
     output::print(&measured.machine)?;
 
     for section in
@@ -193,12 +197,12 @@ pub fn run(args: BenchArgs) -> Result<()> {
                 print(&measured.steps, steps::table)?;
             }
             Section::History => {
-                measured.history = trunks::history(trunk, &formats, effort)?;
-                print(&measured.history, trunks::history_table)?;
+                measured.history = backbones::history(backbone, &formats, effort)?;
+                print(&measured.history, backbones::history_table)?;
             }
             Section::Sequences => {
-                measured.sequences = trunks::sequences(trunk, &formats, effort)?;
-                print(&measured.sequences, trunks::sequence_table)?;
+                measured.sequences = backbones::sequences(backbone, &formats, effort)?;
+                print(&measured.sequences, backbones::sequence_table)?;
             }
             Section::Training => {
                 measured.training = training(effort, args.quick)?;
@@ -208,7 +212,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
         measured.write(&args)?;
     }
     print(&measured.peers, peers::table)?;
-    print(&measured.claims(), claims::table)
+    print(&measured.verdicts(), goals::table)
 }
 
 /// What has been measured so far.
@@ -216,33 +220,38 @@ struct Measured {
     machine: Machine,
     /// Threads of the main measurement.
     threads: usize,
-    /// Whose trunk `history` and `sequences` are of.
-    trunk: Preset,
+    /// Whose backbone `history` and `sequences` are of.
+    backbone: Preset,
     limits: Vec<Limits>,
     steps: Vec<StepTimes>,
     history: Vec<HistoryPoint>,
     sequences: Vec<SequencePoint>,
     training: Vec<TrainingTime>,
     peers: Vec<Comparison>,
+    goals: Option<Goals>,
 }
 
 impl Measured {
-    fn new(threads: usize, trunk: Preset, peers: Vec<Comparison>) -> Self {
+    fn new(threads: usize, backbone: Preset) -> Self {
         Self {
             machine: machine::this(),
             threads,
-            trunk,
+            backbone,
             limits: Vec::new(),
             steps: Vec::new(),
             history: Vec::new(),
             sequences: Vec::new(),
             training: Vec::new(),
-            peers,
+            peers: Vec::new(),
+            goals: None,
         }
     }
 
-    fn claims(&self) -> Vec<Claim> {
-        claims::judge(&self.steps, self.trunk, (&self.history, &self.sequences))
+    /// How the goals turned out, if there are any.
+    fn verdicts(&self) -> Vec<Verdict> {
+        let Self { steps, history, sequences, .. } = self;
+        let measured = goals::Measured { steps, backbone: self.backbone, history, sequences };
+        self.goals.as_ref().map_or_else(Vec::new, |goals| goals.judge(&measured))
     }
 
     /// Writes the files that were asked for. It is done after every part, so that an interruption loses one part at most.
@@ -258,13 +267,13 @@ impl Measured {
 
     fn page(&self) -> String {
         let tables = [
-            ("Promises", html(&self.claims(), claims::table)),
+            ("Goals", html(&self.verdicts(), goals::table)),
             ("Limits of the machine", html(&self.limits, limits::table)),
             ("A control step", html(&self.steps, steps::table)),
             ("In turn with other engines", html(&self.peers, peers::table)),
             ("Learning", html(&self.training, training_table)),
-            ("Steps after long histories", html(&self.history, trunks::history_table)),
-            ("Whole sequences", html(&self.sequences, trunks::sequence_table)),
+            ("Steps after long histories", html(&self.history, backbones::history_table)),
+            ("Whole sequences", html(&self.sequences, backbones::sequence_table)),
         ];
         report::html(&self.machine, &tables, &self.history, &self.sequences)
     }
@@ -281,7 +290,7 @@ impl Measured {
             sequences: &self.sequences,
             training: &self.training,
             peers: &self.peers,
-            claims: self.claims(),
+            goals: self.verdicts(),
             peak_rss_mb: peak_rss_mb(),
         })
     }

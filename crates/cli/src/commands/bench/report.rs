@@ -1,6 +1,6 @@
 //! The page of `bench --report`.
 
-use super::trunks::{HistoryPoint, SequencePoint};
+use super::backbones::{HistoryPoint, SequencePoint};
 use robomamba_eval::svg::{Series, log_log};
 use robomamba_eval::{Machine, Utc, escape, page};
 
@@ -26,8 +26,8 @@ pub fn html(
 /// A step against the history before it, in the format that was measured first.
 fn steps(history: &[HistoryPoint]) -> Option<String> {
     let precision = &history.first()?.precision;
-    let of = |trunk: &str, ms: fn(&HistoryPoint) -> Option<f64>| {
-        let points = history.iter().filter(|point| point.trunk == trunk && point.precision == *precision);
+    let of = |backbone: &str, ms: fn(&HistoryPoint) -> Option<f64>| {
+        let points = history.iter().filter(|point| point.backbone == backbone && point.precision == *precision);
         points.filter_map(|point| Some((point.history as f64, ms(point)?))).collect()
     };
     let series = [
@@ -35,14 +35,14 @@ fn steps(history: &[HistoryPoint]) -> Option<String> {
         Series { name: "Transformer with a cache".into(), points: of("transformer", |point| Some(point.step_ms)) },
         Series { name: "Transformer, history recomputed".into(), points: of("transformer", |p| p.recomputed_ms) },
     ];
-    Some(card(&format!("A step of the trunk, {precision}"), &log_log(&series, "steps before it", "ms")))
+    Some(card(&format!("A step of the backbone, {precision}"), &log_log(&series, "steps before it", "ms")))
 }
 
 /// A whole sequence against its length, in the format that was measured first.
 fn whole(sequences: &[SequencePoint]) -> Option<String> {
     let precision = &sequences.first()?.precision;
-    let of = |trunk: &str| {
-        let points = sequences.iter().filter(|point| point.trunk == trunk && point.precision == *precision);
+    let of = |backbone: &str| {
+        let points = sequences.iter().filter(|point| point.backbone == backbone && point.precision == *precision);
         points.map(|point| (point.tokens as f64, point.ms)).collect()
     };
     let series = [

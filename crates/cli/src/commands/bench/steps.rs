@@ -85,7 +85,8 @@ pub fn measure(preset: Preset, formats: &[Format], cameras: &[usize], effort: Ef
         for &format in formats {
             let model = Arc::new(Model::from_checkpoint(format, &checkpoint)?);
             for threads in counts(cameras) {
-                times.push(time(&model, preset, (format, threads), effort, &progress)?);
+                let case = Case { model: &model, preset, format, threads };
+                times.push(case.time(effort, &progress)?);
             }
         }
     }
@@ -93,51 +94,57 @@ pub fn measure(preset: Preset, formats: &[Format], cameras: &[usize], effort: Ef
     Ok(times)
 }
 
-fn time(
-    model: &Arc<Model>,
+/// What is timed.
+struct Case<'a> {
+    model: &'a Arc<Model>,
     preset: Preset,
-    (format, threads): (Format, usize),
-    effort: Effort,
-    progress: &Progress,
-) -> Result<StepTimes> {
-    let options = RuntimeOptions { threads: NonZeroUsize::new(threads), ..RuntimeOptions::default() };
-    let mut session = Session::new(Arc::clone(model), &options)?;
-    let mut observation = blank(session.features());
-    let mut chunk = ActionChunk::default();
-    let mut timings = Vec::with_capacity(effort.warm_up + effort.steps);
-    let start = Instant::now();
-    for step in 0..effort.warm_up + effort.steps {
-        interrupt::check()?;
-        for (i, (_, image)) in observation.images.iter_mut().enumerate() {
-            image.data_mut()[step % 97 + i] ^= 0xff;
+    format: Format,
+    threads: usize,
+}
+
+impl Case<'_> {
+    fn time(&self, effort: Effort, progress: &Progress) -> Result<StepTimes> {
+        let Self { model, preset, format, threads } = *self;
+        let options = RuntimeOptions { threads: NonZeroUsize::new(threads), ..RuntimeOptions::default() };
+        let mut session = Session::new(Arc::clone(model), &options)?;
+        let mut observation = blank(session.features());
+        let mut chunk = ActionChunk::default();
+        let mut timings = Vec::with_capacity(effort.warm_up + effort.steps);
+        let start = Instant::now();
+        for step in 0..effort.warm_up + effort.steps {
+            interrupt::check()?;
+            for (i, (_, image)) in observation.images.iter_mut().enumerate() {
+                image.data_mut()[step % 97 + i] ^= 0xff;
+            }
+            session.act(&observation, &mut chunk)?;
+            timings.push(session.timings());
+            progress
+                .advance(format!("{format}, {threads} threads, {:.1} ms", session.timings().total_ns() as f64 / 1e6));
+            if step >= effort.warm_up + STEPS_MIN - 1 && start.elapsed() > effort.patience {
+                break;
+            }
         }
-        session.act(&observation, &mut chunk)?;
-        timings.push(session.timings());
-        progress.advance(format!("{format}, {threads} threads, {:.1} ms", session.timings().total_ns() as f64 / 1e6));
-        if step >= effort.warm_up + STEPS_MIN - 1 && start.elapsed() > effort.patience {
-            break;
-        }
+        let timings = timings.split_off(effort.warm_up);
+        let part = |read: fn(&StepTimings) -> u64| median(timings.iter().map(|t| read(t) as f64 / 1e6).collect());
+        let totals = sorted(timings.iter().map(|t| t.total_ns() as f64 / 1e6).collect());
+        Ok(StepTimes {
+            preset,
+            precision: format.to_string(),
+            cameras: observation.images.len(),
+            threads,
+            steps: timings.len(),
+            p50: percentile(&totals, 50.0),
+            p95: percentile(&totals, 95.0),
+            p99: percentile(&totals, 99.0),
+            parts: Parts {
+                preprocess: part(|t| t.preprocess_ns),
+                vision: part(|t| t.vision_ns),
+                connector: part(|t| t.connector_ns),
+                backbone: part(|t| t.backbone_ns),
+                heads: part(|t| t.heads_ns),
+            },
+        })
     }
-    let timings = timings.split_off(effort.warm_up);
-    let part = |read: fn(&StepTimings) -> u64| median(timings.iter().map(|t| read(t) as f64 / 1e6).collect());
-    let totals = sorted(timings.iter().map(|t| t.total_ns() as f64 / 1e6).collect());
-    Ok(StepTimes {
-        preset,
-        precision: format.to_string(),
-        cameras: observation.images.len(),
-        threads,
-        steps: timings.len(),
-        p50: percentile(&totals, 50.0),
-        p95: percentile(&totals, 95.0),
-        p99: percentile(&totals, 99.0),
-        parts: Parts {
-            preprocess: part(|t| t.preprocess_ns),
-            vision: part(|t| t.vision_ns),
-            connector: part(|t| t.connector_ns),
-            backbone: part(|t| t.backbone_ns),
-            heads: part(|t| t.heads_ns),
-        },
-    })
 }
 
 fn blank(features: &FeatureSpec) -> Observation {

@@ -1,4 +1,4 @@
-//! Optimiser steps on random data: a trunk alone, and a whole policy.
+//! Optimiser steps on random data: a backbone alone, and a whole policy.
 
 use anyhow::Result;
 use robomamba_model::{BackboneConfig, ModelConfig, Preset, param_specs};
@@ -7,11 +7,11 @@ use robomamba_train::{Precision, ThroughputConfig, measure_throughput};
 use super::{TrainingTime, median, steps};
 use crate::progress::Progress;
 
-/// Blocks of the trunk that learns alone, each as wide as those of `base`, and what it learns from: sequences of so
+/// Blocks of the backbone that learns alone, each as wide as those of `base`, and what it learns from: sequences of so
 /// many steps.
 const TRUNK: (usize, usize, usize) = (4, 4, 64);
 
-/// Four blocks of both trunks, and `tabletop` from pictures, in both precisions.
+/// Four blocks of both backbones, and `tabletop` from pictures, in both precisions.
 pub fn measure(threads: usize, quick: bool) -> Result<Vec<TrainingTime>> {
     robomamba_kernels::keep_freed_memory();
     let (n_layer, n_episode, n_step) = TRUNK;
@@ -19,12 +19,12 @@ pub fn measure(threads: usize, quick: bool) -> Result<Vec<TrainingTime>> {
     let mamba = with_blocks(n_layer);
     let mut transformer = mamba.clone();
     transformer.backbone = BackboneConfig::Transformer(mamba.backbone.to_transformer(n_step));
-    let of_trunk = format!("of width {}, {n_episode} sequences of {n_step}", mamba.backbone.d_model());
+    let of_backbone = format!("of width {}, {n_episode} sequences of {n_step}", mamba.backbone.d_model());
     let policy = Preset::Tabletop.config(steps::robot(Preset::Tabletop, 1));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let models = [
-        (format!("{n_layer} Mamba blocks {of_trunk}"), &mamba, true),
-        (format!("{n_layer} Transformer blocks {of_trunk}"), &transformer, true),
+        (format!("{n_layer} Mamba blocks {of_backbone}"), &mamba, true),
+        (format!("{n_layer} Transformer blocks {of_backbone}"), &transformer, true),
         (format!("tabletop, all of it, {n_episode} episodes of {n_step} pictures"), &policy, false),
     ];
     let size = |precision, known_tokens| ThroughputConfig {
