@@ -97,7 +97,8 @@ pub struct Execution {
     /// A plan that is one step older weighs exp(-DECAY) as much
     #[arg(long, value_name = "DECAY", default_value_t = 0.2)]
     blend_decay: f32,
-    /// Keep to a plan for N steps before the next one is adopted (LeRobot's n_action_steps); the plans between are not used
+    /// Keep to a plan for N steps before the next one is adopted (LeRobot's n_action_steps); the plans between are not
+    /// used
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_steps)]
     replan_every: usize,
 }

@@ -54,6 +54,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Parses a command line without running it, so that documents can be checked: `arguments` begin after the program.
+///
+/// # Errors
+/// What the parser says of it.
+pub fn check_arguments<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
+    let arguments = ["robomamba"].into_iter().chain(arguments);
+    Cli::try_parse_from(arguments).map(drop).map_err(|error| error.to_string())
+}
+
 /// The chain of causes, outermost first, without those that the message before already quotes.
 fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();

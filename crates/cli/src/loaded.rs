@@ -15,7 +15,8 @@ use crate::machine;
 /// The shipped checkpoint, relative to the project's root.
 const SHIPPED: &str = "checkpoints/tabletop";
 
-/// The checkpoint that the user names, or else the shipped one: in the current directory, or where this binary was built.
+/// The checkpoint that the user names, or else the shipped one: in the current directory, or where this binary was
+/// built.
 ///
 /// # Errors
 /// When the user names none and the shipped one is not there.

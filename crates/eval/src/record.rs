@@ -1,6 +1,7 @@
 //! The one form of a result: an [`EpisodeRecord`], whoever ran the episode.
 //!
-//! A file of records holds one JSON object per line (JSON Lines). Simulators outside of this project write the same form:
+//! A file of records holds one JSON object per line (JSON Lines). Simulators outside of this project write the same
+//! form:
 //!
 //! ```json
 //! {"suite": "libero_10", "task": "KITCHEN_SCENE3", "seed": 7, "outcome": "succeeded", "steps": 212}

@@ -1,8 +1,8 @@
 //! Files and folders that appear under their name whole and on disk, or not at all.
 //!
-//! Everything is written beside its destination as `.NAME.partial`, synced, and renamed. A crash at any moment leaves the
-//! old content or the new one. What a killed process left behind is overwritten by the next attempt, so a destination has
-//! one writer at a time.
+//! Everything is written beside its destination as `.NAME.partial`, synced, and renamed. A crash at any moment leaves
+//! the old content or the new one. What a killed process left behind is overwritten by the next attempt, so a
+//! destination has one writer at a time.
 //!
 //! ```
 //! let dir = tempfile::tempdir()?;
@@ -31,8 +31,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Replaces the file `path` by what `fill` writes, in one step. Missing parent folders are created.
 ///
 /// # Errors
-/// Those of `fill`, and those of the system as `system` turns them into the caller's error. An older file stays as it was
-/// and nothing is left beside it.
+/// Those of `fill`, and those of the system as `system` turns them into the caller's error. An older file stays as it
+/// was and nothing is left beside it.
 pub fn write_with<T, E>(
     path: &Path,
     system: impl Fn(io::Error) -> E,
@@ -103,8 +103,8 @@ impl PartialFolder {
         &self.target
     }
 
-    /// Puts the folder in its place; the files in it must be synced. An older folder is exchanged in the same step where
-    /// the system can, and removed.
+    /// Puts the folder in its place; the files in it must be synced. An older folder is exchanged in the same step
+    /// where the system can, and removed.
     ///
     /// # Errors
     /// When the system refuses; the older folder is still there then.

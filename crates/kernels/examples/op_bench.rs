@@ -20,7 +20,8 @@ use rten_tensor::NdTensorView;
 #[global_allocator]
 static ALLOCATOR: LineAllocator = LineAllocator;
 
-/// Products of the `base` preset: rows, outputs, inputs; the last three those of half the patches of an image, as each of two threads takes them.
+/// Products of the `base` preset: rows, outputs, inputs; the last three those of half the patches of an image, as each
+/// of two threads takes them.
 const PRODUCTS: [(usize, usize, usize); 7] = [
     (1, 3072, 768),
     (1, 768, 1536),

@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p robomamba-kernels --example scan_bench [-- --json FILE]`
 //!
-//! Prints medians, and in brackets the best runs, in ns per channel * state * step at 1,536 channels, 16 states and 512 steps on one
-//! thread, the scan of the `base` preset.
+//! Prints medians, and in brackets the best runs, in ns per channel * state * step at 1,536 channels, 16 states and 512
+//! steps on one thread, the scan of the `base` preset.
 
 use std::error::Error;
 use std::time::Instant;

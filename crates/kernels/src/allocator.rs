@@ -15,9 +15,9 @@ type Origin = *mut u8;
 
 /// The system's allocator, with every block of a kilobyte or more at the beginning of a cache line.
 ///
-/// glibc puts large blocks 16 bytes behind one, so that every 64-byte load of a vector or a matrix tile reads two lines. Install it in the
-/// program that runs the kernels; they are right without it, but up to twice as slow. (Its own `memalign` is no remedy: training, with
-/// thousands of blocks per step, spent a seventh of its time there.)
+/// glibc puts large blocks 16 bytes behind one, so that every 64-byte load of a vector or a matrix tile reads two
+/// lines. Install it in the program that runs the kernels; they are right without it, but up to twice as slow. (Its own
+/// `memalign` is no remedy: training, with thousands of blocks per step, spent a seventh of its time there.)
 ///
 /// ```
 /// #[global_allocator]
@@ -30,10 +30,12 @@ type Origin = *mut u8;
 #[derive(Clone, Copy, Debug)]
 pub struct LineAllocator;
 
-/// Tells the system's allocator to keep what the program gives back, for programs that ask for as much again, such as training, whose every step
-/// takes and gives back a gigabyte: glibc returns large blocks to Linux at once and gets them anew, zeroed page by page. Elsewhere nothing is done.
+/// Tells the system's allocator to keep what the program gives back, for programs that ask for as much again, such as
+/// training, whose every step takes and gives back a gigabyte: glibc returns large blocks to Linux at once and gets
+/// them anew, zeroed page by page. Elsewhere nothing is done.
 ///
-/// Memory that was once used stays with the process; a robot's control loop, which allocates nothing, has no use for it.
+/// Memory that was once used stays with the process; a robot's control loop, which allocates nothing, has no use for
+/// it.
 pub fn keep_freed_memory() {
     #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
     {
@@ -49,9 +51,10 @@ pub fn keep_freed_memory() {
     }
 }
 
-/// Calls `work`, such as loading a model, with blocks of 128 KiB and more in mappings of their own, which go back to Linux when they are freed: with
-/// each of them glibc raises that limit up to 32 MiB, and what it then keeps in its heap between the tensors of a model stays with the process. The
-/// limit is 32 MiB afterwards. Elsewhere `work` is just called, and where [`keep_freed_memory`] was called it should not be used.
+/// Calls `work`, such as loading a model, with blocks of 128 KiB and more in mappings of their own, which go back to
+/// Linux when they are freed: with each of them glibc raises that limit up to 32 MiB, and what it then keeps in its
+/// heap between the tensors of a model stays with the process. The limit is 32 MiB afterwards. Elsewhere `work` is just
+/// called, and where [`keep_freed_memory`] was called it should not be used.
 pub fn with_large_blocks_apart<R>(work: impl FnOnce() -> R) -> R {
     /// Sets the limit back when `work` is done, however that ends.
     struct Afterwards;
@@ -113,7 +116,8 @@ unsafe fn origin_of(block: *mut u8) -> Origin {
     unsafe { block.cast::<Origin>().sub(1).read() }
 }
 
-// Safety: a block lies within one of the system's that is long enough, and is given back with the layout it was asked for with.
+// Safety: a block lies within one of the system's that is long enough, and is given back with the layout it was asked
+// for with.
 unsafe impl GlobalAlloc for LineAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_moved(layout) {
@@ -153,8 +157,8 @@ unsafe impl GlobalAlloc for LineAllocator {
             (false, false) => unsafe { System.realloc(block, layout, size) },
             (true, true) => {
                 let (Some(old), Some(new)) = (around(layout.size()), around(size)) else { return ptr::null_mut() };
-                // Safety: the system's block is made as long as the new one needs; it keeps its bytes, which lie as far from its beginning
-                // as before, and are moved if the line does not.
+                // Safety: the system's block is made as long as the new one needs; it keeps its bytes, which lie as far
+                // from its beginning as before, and are moved if the line does not.
                 unsafe {
                     let origin = origin_of(block);
                     let offset = block.offset_from_unsigned(origin);

@@ -13,7 +13,8 @@ pub enum Bf16Products {
     /// Both factors are rounded to bf16 and multiplied by dot products, an instruction where the processor has it.
     #[default]
     Native,
-    /// Stored weights are widened to f32, nothing else is rounded, and f32 is multiplied. So is attention, and training.
+    /// Stored weights are widened to f32, nothing else is rounded, and f32 is multiplied. So is attention, and
+    /// training.
     AsF32,
 }
 
@@ -43,7 +44,8 @@ impl KernelChoice {
     /// The choice of this process: [pinned](KernelChoice::pin), or else measured once, which takes a few milliseconds.
     ///
     /// The default is the first available instruction set of [`Isa::ALL`] with [`Bf16Products::Native`]. It is left for
-    /// an alternative that is faster by a clear factor: VNNI instead of AMX, AVX2 instead of AVX-512, f32 instead of bf16.
+    /// an alternative that is faster by a clear factor: VNNI instead of AMX, AVX2 instead of AVX-512, f32 instead of
+    /// bf16.
     pub fn current() -> Self {
         *CURRENT.get_or_init(Self::measured)
     }
@@ -135,7 +137,8 @@ mod tests {
 
     #[test]
     fn a_default_is_left_for_a_clear_factor_only() {
-        // Rates of bf16 and f32: much faster as everywhere but here, equal, within noise, and as on a Xeon of model 207.
+        // Rates of bf16 and f32: much faster as everywhere but here, equal, within noise, and as on a Xeon of model
+        // 207.
         let cases = [(2.0, 1.0, false), (1.0, 1.0, false), (1.0, 1.29, false), (109.0, 230.0, true)];
         for (native, as_f32, leaves) in cases {
             assert_eq!(Bf16Products::faster(native, as_f32) == Bf16Products::AsF32, leaves, "{native} and {as_f32}");

@@ -7,13 +7,15 @@ use crate::{Bf16Products, KernelChoice, KernelError};
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// [`Isa::Avx512Bf16`], and AMX for products of several rows in 8-bit integers (Xeons from Sapphire Rapids on, with Linux).
+    /// [`Isa::Avx512Bf16`], and AMX for products of several rows in 8-bit integers (Xeons from Sapphire Rapids on, with
+    /// Linux).
     Amx,
     /// [`Isa::Avx512`], and BF16 for products in that format (Cooper Lake, Sapphire Rapids, Zen 4 and later).
     Avx512Bf16,
     /// x86-64 with AVX-512 F, VL, DQ, BW and VNNI (Cascade Lake, Ice Lake, Zen 4 and later): 16 lanes of f32.
     Avx512,
-    /// [`Isa::Avx2`], and AVX-VNNI for products in 8-bit integers (Alder Lake, Meteor Lake and other processors without AVX-512).
+    /// [`Isa::Avx2`], and AVX-VNNI for products in 8-bit integers (Alder Lake, Meteor Lake and other processors without
+    /// AVX-512).
     AvxVnni,
     /// x86-64 with AVX2 and FMA: 8 lanes of f32.
     Avx2,

@@ -12,13 +12,15 @@ use crate::{Kernels, Threads};
 
 /// Independent chains of operations, more than the latency of one hides.
 const CHAINS: usize = 12;
-/// Parts of the memory that a thread reads abreast: one alone does not keep as many loads under way as the processor can.
+/// Parts of the memory that a thread reads abreast: one alone does not keep as many loads under way as the processor
+/// can.
 const STREAMS: usize = 4;
 /// Chains of additions of each.
 const APART: usize = 2;
 /// Rows that share what they are multiplied with in 8 bits.
 const ROWS: usize = 4;
-/// Operations of a chain between two looks at the clock: so many that Linux has time to give each thread a core of its own.
+/// Operations of a chain between two looks at the clock: so many that Linux has time to give each thread a core of its
+/// own.
 const LINKS: usize = 1 << 18;
 /// The same where a choice between kernels is made on one thread: some 20 microseconds.
 const LINKS_BRIEF: usize = 1 << 12;
@@ -90,7 +92,8 @@ pub fn read(kernels: Kernels, data: &[f32]) {
     });
 }
 
-/// Seconds in which one thread sees the answer of another to what it wrote, the median of several spells; none on a single thread.
+/// Seconds in which one thread sees the answer of another to what it wrote, the median of several spells; none on a
+/// single thread.
 ///
 /// It tells whether two cores share a cache. Under a hypervisor that may change from one second to the next.
 pub fn round_trip(kernels: Kernels) -> Option<f64> {
@@ -158,7 +161,8 @@ fn threads(kernels: Kernels) -> usize {
     }
 }
 
-/// Operations of `work` per second, on all threads together; `work` returns how many it did, such as lanes that it went through.
+/// Operations of `work` per second, on all threads together; `work` returns how many it did, such as lanes that it went
+/// through.
 fn rate(kernels: Kernels, work: impl Fn(Kernels) -> usize + Send + Sync) -> f64 {
     let threads = threads(kernels);
     let operations = work(kernels);
@@ -242,7 +246,8 @@ impl Op for Int8Chains {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
-        // Read anew for every link: where a dot product is several instructions, only its addition would stay in the loop otherwise.
+        // Read anew for every link: where a dot product is several instructions, only its addition would stay in the
+        // loop otherwise.
         let (mut x, mut w) = ([1; ROWS], [[1; 4 * MAX_LANES]; CHAINS / ROWS]);
         let mut sums = [s.splat_i32(0); CHAINS];
         for _ in 0..self.links {

@@ -176,7 +176,8 @@ fn a_single_row_does_not_depend_on_the_threads() {
 
 #[test]
 fn int8_is_the_same_on_every_isa_and_exact_for_what_it_can_represent() {
-    // Extremes: every product and partial sum is as large as it can be, and no instruction may saturate. A single row has 15 bits.
+    // Extremes: every product and partial sum is as large as it can be, and no instruction may saturate. A single row
+    // has 15 bits.
     for (rows, n_in) in [(5, 1030), (1, 1030), (1, 4100)] {
         // An interpreter takes minutes for a twentieth of it.
         extremes_are_exact((rows, 40, if cfg!(miri) { n_in / 20 } else { n_in }));
@@ -220,8 +221,8 @@ fn quantisation_costs_what_its_steps_say() {
     };
     let (exact, f32_bytes) = product(Format::F32);
     let size = exact.iter().map(|y| y * y).sum::<f32>().sqrt();
-    // Rounding is uniform: relative errors of about 2^-9 / sqrt(3) in bf16, and of a step of 1/127 over sqrt(12) against
-    // uniform values' 1 / sqrt(3) in int8, in both factors.
+    // Rounding is uniform: relative errors of about 2^-9 / sqrt(3) in bf16, and of a step of 1/127 over sqrt(12)
+    // against uniform values' 1 / sqrt(3) in int8, in both factors.
     for (format, expected, size_ratio) in [(Format::Bf16, 1.7e-3, 0.5), (Format::Int8, 5.6e-3, 0.27)] {
         let (y, bytes) = product(format);
         let error = y.iter().zip(&exact).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt() / size;
@@ -240,7 +241,8 @@ fn rounded(x: f32) -> f64 {
 
 #[test]
 fn products_of_any_two_factors_agree_with_sums_in_f64() {
-    // (rows, depth, columns): odd depths, broken panels and tiles, several pieces of depth, blocks of rows and groups of columns.
+    // (rows, depth, columns): odd depths, broken panels and tiles, several pieces of depth, blocks of rows and groups
+    // of columns.
     let cases = [
         (1, 1, 1),
         (3, 5, 33),

@@ -36,9 +36,9 @@ impl ActionChunk {
 /// Executes chunks: at every step it blends what the last `horizon` chunks hold for the present step.
 ///
 /// The wrapped policy acts at **every** step, so that its state advances. The weights are `exp(-decay * age)` with the
-/// newest chunk at age 0: the temporal ensemble of ACT (Zhao et al. 2023, arXiv 2304.13705, section IV.B), whose `w_0` is
-/// the oldest chunk and whose sign is therefore the other way round. A horizon of 1 executes the first action of the newest
-/// chunk. [`ChunkQueue::replanning_every`] keeps to a chunk for several steps.
+/// newest chunk at age 0: the temporal ensemble of ACT (Zhao et al. 2023, arXiv 2304.13705, section IV.B), whose `w_0`
+/// is the oldest chunk and whose sign is therefore the other way round. A horizon of 1 executes the first action of the
+/// newest chunk. [`ChunkQueue::replanning_every`] keeps to a chunk for several steps.
 pub struct ChunkQueue<P> {
     policy: P,
     decay: f32,

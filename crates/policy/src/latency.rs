@@ -69,7 +69,8 @@ impl LatencyHistogram {
         if self.total.is_zero() { 0.0 } else { self.len() as f64 / self.total.as_secs_f64() }
     }
 
-    /// Latencies in milliseconds with their number of steps, in ascending order, as many as differ within the precision.
+    /// Latencies in milliseconds with their number of steps, in ascending order, as many as differ within the
+    /// precision.
     pub fn counts_ms(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         self.counts.iter_recorded().map(|bin| (bin.value_iterated_to() as f64 / 1e6, bin.count_at_value()))
     }

@@ -1,8 +1,8 @@
 //! The contract between robots and policies.
 //!
-//! No machine learning lives here. An [`Environment`] gives an [`Observation`] at every control step, a [`Policy`] answers
-//! with an [`ActionChunk`], and a [`FeatureSpec`] says which cameras, states and actions the robot has. [`play()`] is the
-//! roll-out loop. It tells the policy which [`Episode`] begins and with which [`Outcome`] it ends.
+//! No machine learning lives here. An [`Environment`] gives an [`Observation`] at every control step, a [`Policy`]
+//! answers with an [`ActionChunk`], and a [`FeatureSpec`] says which cameras, states and actions the robot has.
+//! [`play()`] is the roll-out loop. It tells the policy which [`Episode`] begins and with which [`Outcome`] it ends.
 //!
 //! Wrappers add behaviour around any policy: [`ChunkQueue`] executes chunks, [`DeadlineGuard`] measures the latency of
 //! every step.

@@ -1,9 +1,9 @@
 //! Robot policies that see, read and remember, in real time, on an ordinary CPU.
 //!
 //! This crate gathers what a program needs under one name. The modules are the crates of the project: [`policy`] is the
-//! contract between robots and policies, [`runtime`] runs a checkpoint, [`model`] describes and stores one, [`data`] reads
-//! and writes data sets, [`eval`] keeps and draws results. With the feature `sim` there is `sim`, the simulated robot
-//! *tabletop*; with the feature `train`, `train`.
+//! contract between robots and policies, [`runtime`] runs a checkpoint, [`model`] describes and stores one, [`data`]
+//! reads and writes data sets, [`eval`] keeps and draws results. With the feature `sim` there is `sim`, the simulated
+//! robot *tabletop*; with the feature `train`, `train`.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -50,7 +50,8 @@ impl SelfAttention {
         project((*kernels, converted), &self.qkv, &normed[..rows * self.qkv.n_in()], qkv)
     }
 
-    /// Lets the rows `queries` of a sequence attend to all of it, `qkv` `[n_row, 3 * width]`, and writes `workspace.branch` `[queries, width]`.
+    /// Lets the rows `queries` of a sequence attend to all of it, `qkv` `[n_row, 3 * width]`, and writes
+    /// `workspace.branch` `[queries, width]`.
     pub fn attend(&self, queries: Range<usize>, qkv: &[f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let (width, rows) = (self.qkv.n_in(), queries.len());
         let Workspace { kernels, converted, mixed, branch, attention, .. } = workspace;

@@ -14,16 +14,16 @@
 //! What the queries attend to does not depend on them, so [`ConnectorContext`] keeps it: the words
 //! until the instruction changes, the patches of a camera until its image changes.
 //!
-//! There are few queries and many patches, so keys and values are never computed. With `K` and `V` the rows of `k_proj` and `v_proj` that
-//! belong to a head,
+//! There are few queries and many patches, so keys and values are never computed. With `K` and `V` the rows of `k_proj`
+//! and `v_proj` that belong to a head,
 //!
 //! ```text
 //! q . (K kv_i + bias)      = (K^T q) . kv_i + q . bias
 //! sum_i p_i (V kv_i + bias) = V (sum_i p_i kv_i) + bias          as sum_i p_i = 1
 //! ```
 //!
-//! and `q . bias`, the same for every key, has no effect on the softmax (the absorbed projections of DeepSeek-V2, arXiv 2405.04434, section
-//! 2.1.2). For the 8 queries of `base` on 196 patches that is a sixth of the multiplications.
+//! and `q . bias`, the same for every key, has no effect on the softmax (the absorbed projections of DeepSeek-V2, arXiv
+//! 2405.04434, section 2.1.2). For the 8 queries of `base` on 196 patches that is a sixth of the multiplications.
 
 use std::ops::Range;
 

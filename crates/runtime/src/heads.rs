@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! x       = gelu(fc2(gelu(fc1(hidden))))
-//! action  = fc3(x)[argmax(mode(x))]                [chunk_size, action_dim], normalised, of [n_mode, chunk_size, action_dim]
+//! action  = fc3(x)[argmax(mode(x))]                [chunk_size, action_dim], normalised
 //! success = sigmoid(fc2(gelu(fc1(hidden))))        of a head of its own
 //! ```
 

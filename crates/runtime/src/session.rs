@@ -162,7 +162,8 @@ impl Session {
         Ok(&self.buffers.hidden)
     }
 
-    /// Decodes the backbone's last output into `chunk`, `[chunk_size, action_dim]` in robot units, whose buffer is reused.
+    /// Decodes the backbone's last output into `chunk`, `[chunk_size, action_dim]` in robot units, whose buffer is
+    /// reused.
     ///
     /// # Errors
     /// When the heads fail.

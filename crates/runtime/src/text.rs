@@ -57,7 +57,8 @@ impl TextEncoder {
         Ok(Self { layers: Layers::Packed { embeddings, blocks }, config: config.clone() })
     }
 
-    /// Leaves the parameters below `prefix` where they are; every [`TextEncoder::forward`] reads, packs and drops them layer by layer.
+    /// Leaves the parameters below `prefix` where they are; every [`TextEncoder::forward`] reads, packs and drops them
+    /// layer by layer.
     pub fn stored(format: Format, config: &TextConfig, checkpoint: Arc<StoredCheckpoint>, prefix: &str) -> Self {
         Self { layers: Layers::Stored { format, checkpoint, prefix: prefix.into() }, config: config.clone() }
     }
@@ -67,10 +68,12 @@ impl TextEncoder {
         &self.config
     }
 
-    /// Turns the token `ids`, `[CLS]` first and `[SEP]` last, into `tokens` `[ids.len(), hidden_size]`, whose buffer is reused.
+    /// Turns the token `ids`, `[CLS]` first and `[SEP]` last, into `tokens` `[ids.len(), hidden_size]`, whose buffer is
+    /// reused.
     ///
     /// # Errors
-    /// When there is no id, there are more ids than positions, an id is not in the vocabulary, or a stored parameter cannot be read.
+    /// When there is no id, there are more ids than positions, an id is not in the vocabulary, or a stored parameter
+    /// cannot be read.
     pub fn forward(&self, ids: &[u32], tokens: &mut Vec<f32>, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let (rows, d) = (ids.len(), self.config.hidden_size);
         self.check(ids)?;
@@ -118,7 +121,8 @@ impl Embeddings {
         })
     }
 
-    /// Writes the normalised sums of word, position and segment embeddings to `workspace.normed` `[ids.len(), hidden_size]`.
+    /// Writes the normalised sums of word, position and segment embeddings to `workspace.normed` `[ids.len(),
+    /// hidden_size]`.
     fn forward(&self, ids: &[u32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let d = self.norm.width();
         let residual = room(&mut workspace.residual, ids.len() * d);

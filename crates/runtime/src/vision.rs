@@ -81,7 +81,8 @@ impl VisionEncoder {
         check_len("tokens", tokens.len(), rows * d)?;
         let Workspace { kernels, projected, mixed, blocks: row_blocks, .. } = workspace;
         let (mut qkv, mut next_qkv) = (room(projected, rows * 3 * d), room(mixed, rows * 3 * d));
-        // Rows meet in attention only, so a block of them goes from one attention to the projections for the next by itself.
+        // Rows meet in attention only, so a block of them goes from one attention to the projections for the next by
+        // itself.
         for i in 0..=self.blocks.len() {
             let next = self.blocks.get(i);
             let out = if next.is_some() { &mut *next_qkv } else { &mut *tokens };
@@ -158,8 +159,8 @@ impl VisionBlock {
         })
     }
 
-    /// `x += attention(norm_before(x)); x += mlp(norm_after(x))` for the rows `rows` of the sequence whose queries, keys and values are
-    /// `qkv`, then the norm of what comes `next`, if any.
+    /// `x += attention(norm_before(x)); x += mlp(norm_after(x))` for the rows `rows` of the sequence whose queries,
+    /// keys and values are `qkv`, then the norm of what comes `next`, if any.
     fn forward(
         &self,
         rows: Range<usize>,

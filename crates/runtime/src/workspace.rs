@@ -8,7 +8,8 @@ use robomamba_kernels::{Kernels, Threads};
 
 use crate::RuntimeError;
 
-/// Fewest rows that are worth a block of their own: each block reads all weights, and products of fewer rows than a tile add in another order.
+/// Fewest rows that are worth a block of their own: each block reads all weights, and products of fewer rows than a
+/// tile add in another order.
 pub(crate) const BLOCK_ROWS_MIN: usize = 16;
 
 /// The kernels that a caller runs on and the memory that they work in.
@@ -100,11 +101,12 @@ pub(crate) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
-/// Calls `work` for blocks of at least `least` rows that together are the rows of `out` `[rows, width]`, one for each thread: with the rows of the
-/// block, working memory that is the block's from call to call, and its part of `out`.
+/// Calls `work` for blocks of at least `least` rows that together are the rows of `out` `[rows, width]`, one for each
+/// thread: with the rows of the block, working memory that is the block's from call to call, and its part of `out`.
 ///
-/// A block stays on one core while `work` runs, and mostly from call to call, so what it computes stays in that core's cache, where
-/// threads that share the columns of every product send each other all of it. What is computed for a row must not depend on the block that it is in.
+/// A block stays on one core while `work` runs, and mostly from call to call, so what it computes stays in that core's
+/// cache, where threads that share the columns of every product send each other all of it. What is computed for a row
+/// must not depend on the block that it is in.
 pub(crate) fn for_each_block(
     kernels: Kernels,
     blocks: &mut Vec<Workspace>,
@@ -125,7 +127,8 @@ pub(crate) fn for_each_block(
     in_halves(blocks, 0..rows, out, &work)
 }
 
-/// Gives every block its share of `rows`, which `out` holds; no share is smaller than all would be if they were equal, rounded down.
+/// Gives every block its share of `rows`, which `out` holds; no share is smaller than all would be if they were equal,
+/// rounded down.
 fn in_halves(
     blocks: &mut [Workspace],
     rows: Range<usize>,

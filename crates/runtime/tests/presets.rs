@@ -75,7 +75,8 @@ fn every_vision_encoder_sees_the_same_on_any_number_of_threads() {
                 tokens
             };
             let expected = run(Threads::One);
-            // Each has a block of rows; with sixteen threads the blocks are as low as they may be, with twenty some threads help others.
+            // Each has a block of rows; with sixteen threads the blocks are as low as they may be, with twenty some
+            // threads help others.
             for threads in [2, 3, 16, 20] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
                 let found = pool.install(|| run(Threads::Rayon));

@@ -1,4 +1,5 @@
-//! `rust-engines NAME` answers `ready` and then, for every line that it reads, the median time of a step in milliseconds.
+//! `rust-engines NAME` answers `ready` and then, for every line that it reads, the median time of a step in
+//! milliseconds.
 
 use std::error::Error;
 use std::io::{BufRead, Write, stdin, stdout};

@@ -17,7 +17,8 @@ pub struct ConvertArgs {
     /// Where the folders come from
     #[arg(long, value_enum)]
     from: Source,
-    /// Folders with config.json and model.safetensors: a vision encoder, a text encoder, a Mamba backbone; or one checkpoint, several with --average
+    /// Folders with config.json and model.safetensors: a vision encoder, a text encoder, a Mamba backbone; or one
+    /// checkpoint, several with --average
     #[arg(required = true, value_name = "DIR")]
     dirs: Vec<PathBuf>,
     /// Folder of the new checkpoint

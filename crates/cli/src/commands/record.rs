@@ -51,7 +51,8 @@ pub struct RecordArgs {
     /// Probability per control step that a burst of noise disturbs the expert; 0 for none at all
     #[arg(long, value_name = "P", default_value_t = 0.03, value_parser = parse_fraction)]
     noise: f64,
-    /// Probability per control step that the hand goes its own way for 5 to 30 steps, so that its motion does not tell the goal
+    /// Probability per control step that the hand goes its own way for 5 to 30 steps, so that its motion does not tell
+    /// the goal
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = parse_fraction, conflicts_with = "policy")]
     detours: f64,
     /// Fraction of the episodes that the expert spoils on purpose; they are marked as no demonstrations

@@ -88,7 +88,8 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Asks for query `query` and for its share of the keys and values. Rows lie too far apart for the processor to ask for them by itself.
+    /// Asks for query `query` and for its share of the keys and values. Rows lie too far apart for the processor to ask
+    /// for them by itself.
     #[inline(always)]
     fn prefetch(&self, query: usize) {
         let AttentionInput { shape, q, k, v, .. } = self.input;
@@ -123,7 +124,8 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Cuts `items` for the threads: calls `work` with a range of items and working memory for `n_score` scores and `n_factor` elements of factors.
+/// Cuts `items` for the threads: calls `work` with a range of items and working memory for `n_score` scores and
+/// `n_factor` elements of factors.
 fn with_scratch<E: Factor>(
     threads: Threads,
     items: usize,

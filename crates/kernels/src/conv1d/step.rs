@@ -95,7 +95,8 @@ impl Op for StepOp<'_> {
     fn run<S: Simd>(self, s: S) {
         let StepOp { weights, channels, x, state, y } = self;
         let (d_inner, memory) = (weights.d_inner(), weights.d_conv - 1);
-        // The oldest values of the channels of a tile side by side, then the next, to be read as registers when they have long been written.
+        // The oldest values of the channels of a tile side by side, then the next, to be read as registers when they
+        // have long been written.
         let mut window = [[0.0; TILE]; WINDOW];
         for first in (0..x.len()).step_by(TILE) {
             let tile = first..(first + TILE).min(x.len());
@@ -156,7 +157,8 @@ fn shift(state: &mut [f32], memory: usize, newest: &[f32]) {
     }
 }
 
-/// [`gather`] of all taps and [`shift`] at once, where a constant number of values lets the compiler move registers of them.
+/// [`gather`] of all taps and [`shift`] at once, where a constant number of values lets the compiler move registers of
+/// them.
 #[inline(always)]
 fn take<const N: usize>(state: &mut [f32], newest: &[f32], window: &mut [[f32; TILE]; WINDOW]) {
     let newest = &newest[..newest.len().min(TILE)];

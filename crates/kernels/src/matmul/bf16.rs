@@ -1,7 +1,8 @@
 //! Products of factors in bf16: values are rounded when they arrive, their products are summed in f32.
 //!
-//! The mixed precision of Micikevicius et al., arXiv 1710.03740, with the format of Kalamkar et al., arXiv 1905.12322. Two
-//! successive values of the depth lie in a word, as the dot-product instructions take them; an odd depth is filled up with zeros.
+//! The mixed precision of Micikevicius et al., arXiv 1710.03740, with the format of Kalamkar et al., arXiv 1905.12322.
+//! Two successive values of the depth lie in a word, as the dot-product instructions take them; an odd depth is filled
+//! up with zeros.
 
 use std::cell::Cell;
 use std::ops::Range;

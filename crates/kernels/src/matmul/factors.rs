@@ -1,5 +1,5 @@
-//! Products of any two factors, as training needs them. Nothing is packed beforehand: each piece of a product packs what it multiplies, into memory
-//! that stays with its thread and in its cache.
+//! Products of any two factors, as training needs them. Nothing is packed beforehand: each piece of a product packs
+//! what it multiplies, into memory that stays with its thread and in its cache.
 
 use std::ops::Range;
 
@@ -11,12 +11,13 @@ use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd, prefetch};
 use crate::{Bf16Products, KernelError, Kernels, RowsMut, Threads};
 
-/// At most this many rows are in a piece, so that of a left factor what a panel's piece is multiplied with, a quarter of a megabyte, stays in the
-/// second-level cache. A multiple of the highest tile.
+/// At most this many rows are in a piece, so that of a left factor what a panel's piece is multiplied with, a quarter
+/// of a megabyte, stays in the second-level cache. A multiple of the highest tile.
 const HEIGHT_MAX: usize = 264;
 /// Rows are cut in multiples of the highest tile.
 const TILE_ROWS_MAX: usize = 12;
-/// At most so many elements of a right factor are in a piece, half a megabyte, so that they are still in the second-level cache when they are multiplied.
+/// At most so many elements of a right factor are in a piece, half a megabyte, so that they are still in the
+/// second-level cache when they are multiplied.
 const RIGHT_MAX: usize = 1 << 17;
 /// Rows of a right factor are asked for so long before they are packed.
 const ROWS_AHEAD: usize = 8;
@@ -72,8 +73,8 @@ impl<'a> Factor<'a> {
     }
 }
 
-/// `y = a b + bias`, or the same added to `y`: `a` `[rows, depth]`, `b` `[depth, columns]`, `y` `[rows, columns]`, `bias` `[columns]`, all f32. The
-/// result does not depend on the number of threads.
+/// `y = a b + bias`, or the same added to `y`: `a` `[rows, depth]`, `b` `[depth, columns]`, `y` `[rows, columns]`,
+/// `bias` `[columns]`, all f32. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// When a length or the two depths do not fit; nothing is written then.
@@ -129,7 +130,8 @@ fn multiply<E: Pack>(
     Ok(())
 }
 
-/// Calls `work` with rows and columns of pieces that together are all of a product. How rows are cut does not depend on the threads.
+/// Calls `work` with rows and columns of pieces that together are all of a product. How rows are cut does not depend on
+/// the threads.
 fn in_pieces(
     kernels: Kernels,
     (rows, depth, columns): (usize, usize, usize),
@@ -150,8 +152,8 @@ fn in_pieces(
     });
 }
 
-/// Into how many groups of panels `blocks` of rows are cut: several pieces per thread, so that none waits long for the last, and as many for each if that
-/// takes few more.
+/// Into how many groups of panels `blocks` of rows are cut: several pieces per thread, so that none waits long for the
+/// last, and as many for each if that takes few more.
 fn groups(blocks: usize, threads: usize) -> usize {
     if threads == 1 {
         return 1;

@@ -24,12 +24,14 @@ pub(super) const WEIGHTS_AHEAD: usize = 512;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 
-/// Bytes that are asked for where the next streams of weights begin: a processor foresees how a stream goes on, but not where one begins.
+/// Bytes that are asked for where the next streams of weights begin: a processor foresees how a stream goes on, but not
+/// where one begins.
 const STREAM_START: usize = 256;
 
 /// Depth of a panel's piece that stays in the first-level cache: 32 KiB,
 const DEPTH: usize = 256;
-/// and where registers are narrow, in the second: a tile has half as many columns there, so that reading its sums again for every piece costs more.
+/// and where registers are narrow, in the second: a tile has half as many columns there, so that reading its sums again
+/// for every piece costs more.
 const DEPTH_NARROW: usize = 768;
 
 /// A matrix `[rows, depth]` with any strides, the left factor.
@@ -235,8 +237,8 @@ fn widen(words: &[Pair], values: &mut [f32]) {
     }
 }
 
-/// The height of as few tiles of at most `max` rows as `rows` need, all about as high: a last one of a row or two would do little with the weights
-/// that it loads.
+/// The height of as few tiles of at most `max` rows as `rows` need, all about as high: a last one of a row or two would
+/// do little with the weights that it loads.
 #[inline(always)]
 pub(crate) fn even_height(rows: usize, max: usize) -> usize {
     rows.div_ceil(rows.div_ceil(max).max(1))
@@ -310,15 +312,16 @@ unsafe fn strips<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row:
     }
 }
 
-/// Whether registers are so narrow that a panel is several strips. Processors with such registers, as far as they were measured, wait for weights that are
-/// not asked for before they are read; those with wide ones have been slower for that.
+/// Whether registers are so narrow that a panel is several strips. Processors with such registers, as far as they were
+/// measured, wait for weights that are not asked for before they are read; those with wide ones have been slower for
+/// that.
 #[inline(always)]
 pub(super) const fn is_narrow<S: Simd>() -> bool {
     2 * S::LANES < PANEL
 }
 
-/// What the strip at `offset` of the tile at `row` asks for: a line for each step of the depth. The first tile asks for the next panel's piece, since its
-/// pages are too short for the processor to do so by itself.
+/// What the strip at `offset` of the tile at `row` asks for: a line for each step of the depth. The first tile asks for
+/// the next panel's piece, since its pages are too short for the processor to do so by itself.
 #[inline(always)]
 fn next_weights<'a, S: Simd, E>(job: &Strip<'a, E>, row: usize, offset: usize) -> &'a [E] {
     if row > 0 || !is_narrow::<S>() {
@@ -362,8 +365,9 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(
     sums
 }
 
-/// The product of a single row with the next of `panels`; returns with how many. [`PANELS_ABREAST`] are taken at a time, since a processor follows two
-/// streams of memory faster than one, unless there are too few registers. How a column is summed does not depend on that.
+/// The product of a single row with the next of `panels`; returns with how many. [`PANELS_ABREAST`] are taken at a
+/// time, since a processor follows two streams of memory faster than one, unless there are too few registers. How a
+/// column is summed does not depend on that.
 ///
 /// # Safety
 /// As [`strips`].
@@ -381,8 +385,9 @@ unsafe fn single_row<S: Simd, E: Element>(s: S, job: &Strip<E>, panels: usize) -
     }
 }
 
-/// The product of a single row with `P` panels abreast, all `C` registers of each at a time, so that weights are read in the order in which they lie. Sums
-/// are kept apart over `APART` steps, so that no chain of additions is longer than the loads take. Returns `P`.
+/// The product of a single row with `P` panels abreast, all `C` registers of each at a time, so that weights are read
+/// in the order in which they lie. Sums are kept apart over `APART` steps, so that no chain of additions is longer than
+/// the loads take. Returns `P`.
 ///
 /// # Safety
 /// As [`strips`], for `P` panels.
@@ -448,8 +453,8 @@ pub(super) fn prefetch_stream<T>(weights: &[T], start: usize) {
     }
 }
 
-/// Whether single rows ask for weights before they read them. Two values to an element take so long to multiply that too few loads are under way at a time;
-/// where there is one, to ask has cost more than it gained.
+/// Whether single rows ask for weights before they read them. Two values to an element take so long to multiply that
+/// too few loads are under way at a time; where there is one, to ask has cost more than it gained.
 #[inline(always)]
 const fn asks_ahead<S: Simd, E: Element>() -> bool {
     is_narrow::<S>() && E::VALUES > 1

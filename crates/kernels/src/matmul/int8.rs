@@ -5,8 +5,9 @@
 //! of LLM.int8(), Dettmers et al., arXiv 2208.07339, without its outliers.) Four values of the depth lie side by side,
 //! as the dot-product instructions take them.
 //!
-//! A single row, such as a control step's in the trunk, waits for its weights and not for the arithmetic, so its input has 15 bits: words of 16 where the
-//! processor multiplies those ([`Simd::WORDS`]), or two rows of bytes, of which the second is what 8 bits leave over, with a scale of its own.
+//! A single row, such as a control step's in the trunk, waits for its weights and not for the arithmetic, so its input
+//! has 15 bits: words of 16 where the processor multiplies those ([`Simd::WORDS`]), or two rows of bytes, of which the
+//! second is what 8 bits leave over, with a scale of its own.
 
 use std::ops::Range;
 
@@ -47,8 +48,9 @@ const ROWS_BEYOND: usize = 31;
 #[cfg(target_arch = "x86_64")]
 const MATRIX_ROWS_MIN: usize = 5;
 
-/// A weight matrix in strips `[columns / 16, depth / 4, 16, 4]`, padded with zeros: columns to multiples of 32, the depth to
-/// multiples of 64. Whatever the width of registers is, they read whole lines of the cache, one after the other.
+/// A weight matrix in strips `[columns / 16, depth / 4, 16, 4]`, padded with zeros: columns to multiples of 32, the
+/// depth to multiples of 64. Whatever the width of registers is, they read whole lines of the cache, one after the
+/// other.
 #[derive(Clone, Debug)]
 pub(super) struct Int8Strips {
     data: Vec<i8>,
@@ -107,8 +109,8 @@ fn scale_of(largest: f32) -> f32 {
 /// Rows in 8 bits, and the memory for them; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct QuantisedRows {
-    /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values as the processor's dot product takes them. A single row
-    /// has a second one behind it, or consists of words.
+    /// `[rows, depth]`, the depth padded with anything to a multiple of 64; quantised values as the processor's dot
+    /// product takes them. A single row has a second one behind it, or consists of words.
     data: Vec<u8>,
     /// Of each row.
     scales: Vec<f32>,
@@ -281,7 +283,8 @@ impl Int8Product<'_> {
     #[inline(always)]
     fn tiles<S: Simd>(&self, s: S, first: usize) {
         let (mut row, mut number) = (0, 0);
-        // A tile costs what its rows cost, so the lowest that holds what is left is the best, even if it reaches beyond the last row.
+        // A tile costs what its rows cost, so the lowest that holds what is left is the best, even if it reaches beyond
+        // the last row.
         while row < self.rows {
             let left = self.rows - row;
             let height = even_height(left, S::TILE_ROWS_DOT);
@@ -319,8 +322,8 @@ impl Int8Product<'_> {
         self.write::<S, R>(s, sums, row, first);
     }
 
-    /// What tile number `number` of the columns from `first` on asks for, a line for each group of the depth: the first ones ask for the columns after
-    /// those.
+    /// What tile number `number` of the columns from `first` on asks for, a line for each group of the depth: the first
+    /// ones ask for the columns after those.
     #[inline(always)]
     fn next_weights<S: Simd>(&self, first: usize, number: usize) -> &[i8] {
         let start = column_start(first + 2 * S::LANES, self.depth) + number * strip_len(self.depth);
@@ -344,8 +347,8 @@ impl Int8Product<'_> {
         }
     }
 
-    /// The product of a single row of words with `N` strips abreast, each two registers wide, from column `first` on: a processor follows several streams of
-    /// memory faster than one.
+    /// The product of a single row of words with `N` strips abreast, each two registers wide, from column `first` on: a
+    /// processor follows several streams of memory faster than one.
     #[inline(always)]
     fn single_words<S: Simd, const N: usize>(&self, s: S, first: usize) {
         let (groups, finer) = (self.depth.div_ceil(GROUP), s.splat(FINER.recip()));

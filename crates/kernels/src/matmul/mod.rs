@@ -1,5 +1,5 @@
-//! Products with prepacked weights, `y = x W^T + bias`, the linear layer of PyTorch, and for training products of any two
-//! factors.
+//! Products with prepacked weights, `y = x W^T + bias`, the linear layer of PyTorch, and for training products of any
+//! two factors.
 
 mod bf16;
 mod factors;
@@ -42,10 +42,11 @@ pub enum Format {
     #[default]
     F32,
     /// The upper half of 32-bit floats. Inputs are rounded as they come, and products are summed in f32. With
-    /// [`Bf16Products::AsF32`] weights are widened and inputs are not rounded, but those of a single row, which waits for
-    /// its weights.
+    /// [`Bf16Products::AsF32`] weights are widened and inputs are not rounded, but those of a single row, which waits
+    /// for its weights.
     Bf16,
-    /// 8-bit integers with a scale per output; inputs are quantised as they come, with a scale per row, and a single row to 15 bits.
+    /// 8-bit integers with a scale per output; inputs are quantised as they come, with a scale per row, and a single
+    /// row to 15 bits.
     Int8,
 }
 
@@ -73,8 +74,9 @@ impl FromStr for Format {
     }
 }
 
-/// A weight matrix `[n_out, n_in]` in the order in which the kernels read it: panels of 32 outputs, each `[n_in, 32]` (in 8 bits two strips
-/// `[n_in, 16]`), where several inputs may share an element. The layout is the same for every instruction set.
+/// A weight matrix `[n_out, n_in]` in the order in which the kernels read it: panels of 32 outputs, each `[n_in, 32]`
+/// (in 8 bits two strips `[n_in, 16]`), where several inputs may share an element. The layout is the same for every
+/// instruction set.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     panels: Panels,
@@ -240,8 +242,8 @@ impl PackedMatrix {
     }
 }
 
-/// Rows as products in bf16 or in 8 bits take them, and the memory for them; one serves any number of products, one at a
-/// time.
+/// Rows as products in bf16 or in 8 bits take them, and the memory for them; one serves any number of products, one at
+/// a time.
 #[derive(Clone, Debug, Default)]
 pub struct ConvertedRows {
     rounded: RoundedRows,

@@ -105,13 +105,14 @@ pub(crate) fn grow<E: Copy + Default>(memory: &mut Vec<E>, len: usize) {
     }
 }
 
-/// Elements from one step of the depth to the next where a transposed left factor was copied: an odd number of lines of the cache, so that steps do
-/// not displace each other.
+/// Elements from one step of the depth to the next where a transposed left factor was copied: an odd number of lines of
+/// the cache, so that steps do not displace each other.
 pub(crate) fn column_stride(rows: usize) -> usize {
     (rows.div_ceil(MAX_LANES) | 1) * MAX_LANES
 }
 
-/// Packs rows of the transpose of a right factor, a register's lanes of them at most, which become the columns of a panel from `first` on.
+/// Packs rows of the transpose of a right factor, a register's lanes of them at most, which become the columns of a
+/// panel from `first` on.
 #[inline(always)]
 fn pack_columns<S: Simd, E: Pack>(s: S, rows: &[&[f32]], first: usize, panel: &mut [E]) {
     let mut block = [0; MAX_LANES * MAX_LANES];

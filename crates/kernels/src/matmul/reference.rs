@@ -4,9 +4,9 @@ use super::{Format, PackedMatrix};
 use crate::activation::reference as activation;
 use crate::{Rows, RowsMut};
 
-/// `y = x W^T + bias`, summed in f64, with the weights as they are stored and the rows of `x` as they are computed with, to the nearest bf16
-/// for [`Format::Bf16`] and to multiples of `max |x| / 127` for [`Format::Int8`], of a 128th of that where there is one row,
-/// and activated; see [`PackedMatrix::apply`]. Arguments must fit the shape.
+/// `y = x W^T + bias`, summed in f64, with the weights as they are stored and the rows of `x` as they are computed
+/// with, to the nearest bf16 for [`Format::Bf16`] and to multiples of `max |x| / 127` for [`Format::Int8`], of a 128th
+/// of that where there is one row, and activated; see [`PackedMatrix::apply`]. Arguments must fit the shape.
 pub fn apply(matrix: &PackedMatrix, rows: usize, x: Rows, mut y: RowsMut) {
     for row in 0..rows {
         let x = x.row(row, matrix.n_in);

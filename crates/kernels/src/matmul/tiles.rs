@@ -1,7 +1,7 @@
 //! Products of 8-bit integers on the matrix tiles of AMX (Intel's Advanced Matrix Extensions, from Sapphire Rapids on).
 //!
-//! One `tdpbusd` multiplies 16 rows by 16 columns over a depth of 64. The intrinsics are not stable yet, hence the assembly.
-//! (Intel 64 and IA-32 Architectures Optimization Reference Manual, chapter 20.)
+//! One `tdpbusd` multiplies 16 rows by 16 columns over a depth of 64. The intrinsics are not stable yet, hence the
+//! assembly. (Intel 64 and IA-32 Architectures Optimization Reference Manual, chapter 20.)
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
@@ -78,12 +78,12 @@ impl Tiles {
         Self { thread: PhantomData }
     }
 
-    /// `sums[r][c] = sum_k x[r][k] w[k][c]` over `steps` times a depth of 64, for 32 rows and 32 columns, or the first 16 rows where
-    /// `HALF`; the other sums are left as they are.
+    /// `sums[r][c] = sum_k x[r][k] w[k][c]` over `steps` times a depth of 64, for 32 rows and 32 columns, or the first
+    /// 16 rows where `HALF`; the other sums are left as they are.
     ///
     /// # Safety
-    /// `x` must be readable for 32 (16) rows of `steps * 64` unsigned bytes, `stride` apart, and each of `low` and `high`, 16 columns, for
-    /// `steps * 1024` signed bytes `[steps * 16, 16, 4]`.
+    /// `x` must be readable for 32 (16) rows of `steps * 64` unsigned bytes, `stride` apart, and each of `low` and
+    /// `high`, 16 columns, for `steps * 1024` signed bytes `[steps * 16, 16, 4]`.
     #[inline(always)]
     pub(super) unsafe fn product<const HALF: bool>(
         &self,
@@ -101,7 +101,8 @@ impl Tiles {
         const { assert!(BLOCK * size_of::<i32>() == 2 * W_STRIDE) };
         let sums = sums.0.as_mut_ptr();
         if HALF {
-            // Safety: `x` and `w` by the caller's promise; 16 rows of `sums` are written; the tiles were configured by `new`.
+            // Safety: `x` and `w` by the caller's promise; 16 rows of `sums` are written; the tiles were configured by
+            // `new`.
             unsafe {
                 asm!(
                     "tilezero tmm0", "tilezero tmm1",
@@ -147,7 +148,8 @@ impl Tiles {
     }
 }
 
-/// Multiplies tiles from registers, `4 * links` times, and returns the number of multiplications: what the processor can do at best.
+/// Multiplies tiles from registers, `4 * links` times, and returns the number of multiplications: what the processor
+/// can do at best.
 ///
 /// # Safety
 /// [`are_available`] must have said yes.

@@ -184,7 +184,8 @@ fn advance<S: Simd>(s: S, (delta, delta_u): (f32, f32), (rates, b, c): (&[f32], 
     s.reduce_sum(sum)
 }
 
-/// [`advance`] for some channels, where a constant number of states lets the compiler keep `b` and `c` in registers and count no rounds.
+/// [`advance`] for some channels, where a constant number of states lets the compiler keep `b` and `c` in registers and
+/// count no rounds.
 #[inline(always)]
 fn advance_all<S: Simd, const N: usize>(
     s: S,

@@ -8,8 +8,8 @@ use super::{Op, Simd, lanewise};
 #[derive(Clone, Copy)]
 pub(super) struct Avx2<const VNNI: bool>(());
 
-/// Signed bytes and, for processors without VNNI, their magnitudes: unsigned bytes are multiplied by signed ones, so one factor gives its signs to the
-/// other. With VNNI the unsigned ones are 128 more.
+/// Signed bytes and, for processors without VNNI, their magnitudes: unsigned bytes are multiplied by signed ones, so
+/// one factor gives its signs to the other. With VNNI the unsigned ones are 128 more.
 #[derive(Clone, Copy)]
 pub(super) struct Weights {
     signed: __m256i,
@@ -64,7 +64,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const TILE_ROWS: usize = 6;
     // The dot product without VNNI needs registers of its own.
     const TILE_ROWS_DOT: usize = if VNNI { 6 } else { 4 };
-    // Words have room for 15 bits, where bytes are multiplied twice. With VNNI that is less work than to make words of weights.
+    // Words have room for 15 bits, where bytes are multiplied twice. With VNNI that is less work than to make words of
+    // weights.
     const WORDS: bool = !VNNI;
 
     lanewise! {

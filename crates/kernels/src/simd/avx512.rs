@@ -23,7 +23,8 @@ pub(super) fn run_bf16<O: Op>(op: O) -> O::Output {
 /// Immediate of `vreduceps`: keep no fraction bits, round down, raise nothing.
 const FLOOR: i32 = 0x09;
 
-/// Where the halves of the words of [`Simd::zip_bf16`] come from: each lower one from the first 16, each upper one from the last 16.
+/// Where the halves of the words of [`Simd::zip_bf16`] come from: each lower one from the first 16, each upper one from
+/// the last 16.
 const ZIP: [i16; 32] = [
     0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
     31,

@@ -31,7 +31,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const TILE_ROWS: usize;
     /// The same of those with several values in a lane, whose dot products may need registers of their own.
     const TILE_ROWS_DOT: usize;
-    /// Whether single rows are multiplied as words of 16 bits, by [`Simd::store_words`] and [`Simd::dot4_words`], and not as bytes.
+    /// Whether single rows are multiplied as words of 16 bits, by [`Simd::store_words`] and [`Simd::dot4_words`], and
+    /// not as bytes.
     const WORDS: bool = false;
 
     fn splat(self, x: f32) -> Self::V;
@@ -64,24 +65,26 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `x` where `a < b`, else `y`.
     fn select_lt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     fn abs(self, x: Self::V) -> Self::V;
-    /// The nearest bf16 (ties to even) of every lane, two in order to a word, into the first `LANES / 2` words of `dst`, which must be long enough.
+    /// The nearest bf16 (ties to even) of every lane, two in order to a word, into the first `LANES / 2` words of
+    /// `dst`, which must be long enough.
     fn store_bf16(self, x: Self::V, dst: &mut [i32]);
     /// The nearest bf16 of every lane: those of `low` in the lower halves of words, those of `high` in the upper.
     fn zip_bf16(self, low: Self::V, high: Self::V) -> Self::I;
     /// `acc + a_low b_low + a_high b_high` over the two bf16 in each lane.
     fn dot2(self, acc: Self::V, a: Self::I, b: Self::I) -> Self::V;
-    /// Rounds lanes in `[-127, 127]` to integers (ties to even) and stores them as [`Simd::dot4`] takes them: signed bytes, or bytes that are 128 more.
+    /// Rounds lanes in `[-127, 127]` to integers (ties to even) and stores them as [`Simd::dot4`] takes them: signed
+    /// bytes, or bytes that are 128 more.
     fn store_bytes(self, x: Self::V, dst: &mut [u8]);
     /// The first `4 * LANES` bytes of `src`, which must be long enough, signed from -127.
     fn load_bytes(self, src: &[i8]) -> Self::W;
-    /// Rounds lanes in `[-2^15, 2^15)` to integers (ties to even) and stores them in the first `2 * LANES` bytes of `dst`, which must be long enough: of
-    /// every four the first and third, then the second and fourth.
+    /// Rounds lanes in `[-2^15, 2^15)` to integers (ties to even) and stores them in the first `2 * LANES` bytes of
+    /// `dst`, which must be long enough: of every four the first and third, then the second and fourth.
     #[inline(always)]
     fn store_words(self, _x: Self::V, _dst: &mut [u8]) {
         unreachable!("a processor whose single rows are bytes")
     }
-    /// `acc + sum_i x_i w_i` over four words of `x`, the first 8 bytes as [`Simd::store_words`] leaves them, and the four weights of each lane, the first
-    /// `4 * LANES` bytes of `w`.
+    /// `acc + sum_i x_i w_i` over four words of `x`, the first 8 bytes as [`Simd::store_words`] leaves them, and the
+    /// four weights of each lane, the first `4 * LANES` bytes of `w`.
     #[inline(always)]
     fn dot4_words(self, _acc: Self::I, _x: &[u8], _w: &[i8]) -> Self::I {
         unreachable!("a processor whose single rows are bytes")
@@ -101,8 +104,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
             }
         }
     }
-    /// `acc + sum_i x_i w_i` over the four bytes of each lane, `x` from [`Simd::store_bytes`]; where those are 128 more, the sum is that of the bytes as
-    /// they are, and [`Simd::unbiased`] makes it right.
+    /// `acc + sum_i x_i w_i` over the four bytes of each lane, `x` from [`Simd::store_bytes`]; where those are 128
+    /// more, the sum is that of the bytes as they are, and [`Simd::unbiased`] makes it right.
     fn dot4(self, acc: Self::I, x: Self::I, w: Self::W) -> Self::I;
     /// `sum_i x_i w_i` as f32 from what [`Simd::dot4`] made of all terms and from the sums of all `w_i`.
     fn unbiased(self, acc: Self::I, sums: Self::I) -> Self::V;
@@ -148,7 +151,8 @@ pub(crate) fn prefetch<T>(data: &[T], index: usize) {
     }
 }
 
-/// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer (ties to even), which between the two sits in the low mantissa bits.
+/// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer (ties to even), which between the two sits in the
+/// low mantissa bits.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// Lanes of the widest register.

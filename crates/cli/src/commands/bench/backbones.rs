@@ -45,8 +45,8 @@ pub struct HistoryPoint {
     pub recomputed_ms: Option<f64>,
     /// What is carried from step to step, in bytes.
     pub state_bytes: usize,
-    /// At the first history of the recurrent backbone: how long it takes to read as many bytes as the matrices have, in turn with further steps, and
-    /// the median of such a step as a multiple of it.
+    /// At the first history of the recurrent backbone: how long it takes to read as many bytes as the matrices have, in
+    /// turn with further steps, and the median of such a step as a multiple of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reading: Option<Reading>,
     /// How much more memory the process holds than when the recurrent backbone was warm, in bytes.

@@ -254,7 +254,8 @@ impl Measured {
         self.goals.as_ref().map_or_else(Vec::new, |goals| goals.judge(&measured))
     }
 
-    /// Writes the files that were asked for. It is done after every part, so that an interruption loses one part at most.
+    /// Writes the files that were asked for. It is done after every part, so that an interruption loses one part at
+    /// most.
     fn write(&self, args: &BenchArgs) -> Result<()> {
         if let Some(path) = &args.report {
             write_atomically(path, self.page().as_bytes())?;
