@@ -134,7 +134,7 @@ impl LogAxis {
 pub struct Series {
     /// Name in the legend.
     pub name: String,
-    /// x and y.
+    /// Pairs of x and y.
     pub points: Vec<(f64, f64)>,
 }
 

@@ -1,23 +1,23 @@
-//! A global allocator for programs that compute.
+//! Aligned allocation for programs that compute.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr;
 
 /// Bytes of a cache line, and of the widest register.
 const LINE: usize = 64;
-/// Smaller blocks are left to the system as they are.
+/// Blocks smaller than this are not aligned.
 const SIZE_MIN: usize = 1024;
-/// What the system's block is longer, so that a line begins in it behind room for [`Origin`].
+/// Extra bytes so that an aligned block and its [`Origin`] fit.
 const EXTRA: usize = LINE + size_of::<Origin>();
 
-/// Where the system's block begins; it stands right before ours.
+/// Start of the system's block, stored right before the aligned one.
 type Origin = *mut u8;
 
 /// The system's allocator, with every block of a kilobyte or more at the beginning of a cache line.
 ///
-/// glibc puts large blocks 16 bytes behind one, so that every 64-byte load of a vector or a matrix tile reads two
-/// lines. Install it in the program that runs the kernels; they are right without it, but up to twice as slow. (Its own
-/// `memalign` is no remedy: training, with thousands of blocks per step, spent a seventh of its time there.)
+/// glibc places large blocks 16 bytes behind a cache line, so every 64-byte load of a vector or a matrix tile touches
+/// two lines. Install it in the program that runs the kernels; without it they are correct and up to twice as slow.
+/// glibc's own `memalign` is slower: training, with thousands of blocks per step, spent a seventh of its time there.
 ///
 /// ```
 /// #[global_allocator]
@@ -30,12 +30,11 @@ type Origin = *mut u8;
 #[derive(Clone, Copy, Debug)]
 pub struct LineAllocator;
 
-/// Tells the system's allocator to keep what the program gives back, for programs that ask for as much again, such as
-/// training, whose every step takes and gives back a gigabyte: glibc returns large blocks to Linux at once and gets
-/// them anew, zeroed page by page. Elsewhere nothing is done.
+/// Makes the system's allocator keep freed memory, for programs that soon ask for as much again, such as training.
 ///
-/// Memory that was once used stays with the process; a robot's control loop, which allocates nothing, has no use for
-/// it.
+/// glibc returns large blocks to Linux at once and gets new ones, zeroed page by page; a training step frees a
+/// gigabyte. Peak memory stays with the process. A control loop, which allocates nothing, has no use for it. On other
+/// systems nothing is done.
 pub fn keep_freed_memory() {
     #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
     {
@@ -51,10 +50,11 @@ pub fn keep_freed_memory() {
     }
 }
 
-/// Calls `work`, such as loading a model, with blocks of 128 KiB and more in mappings of their own, which go back to
-/// Linux when they are freed: with each of them glibc raises that limit up to 32 MiB, and what it then keeps in its
-/// heap between the tensors of a model stays with the process. The limit is 32 MiB afterwards. Elsewhere `work` is just
-/// called, and where [`keep_freed_memory`] was called it should not be used.
+/// Calls `work`, such as loading a model, with every block of 128 KiB and more in a memory mapping of its own.
+///
+/// Mappings go back to Linux when they are freed. Otherwise glibc raises that limit with each freed block, up to 32
+/// MiB, and holes between the tensors of a model stay with the process. The limit is 32 MiB afterwards. On other
+/// systems `work` is just called. It should not be used after [`keep_freed_memory`].
 pub fn with_large_blocks_apart<R>(work: impl FnOnce() -> R) -> R {
     /// Sets the limit back when `work` is done, however that ends.
     struct Afterwards;

@@ -12,12 +12,12 @@ pub enum Isa {
     Amx,
     /// [`Isa::Avx512`], and BF16 for products in that format (Cooper Lake, Sapphire Rapids, Zen 4 and later).
     Avx512Bf16,
-    /// x86-64 with AVX-512 F, VL, DQ, BW and VNNI (Cascade Lake, Ice Lake, Zen 4 and later): 16 lanes of f32.
+    /// AVX-512 on x86-64: F, VL, DQ, BW and VNNI (Cascade Lake, Ice Lake, Zen 4 and later): 16 lanes of f32.
     Avx512,
     /// [`Isa::Avx2`], and AVX-VNNI for products in 8-bit integers (Alder Lake, Meteor Lake and other processors without
     /// AVX-512).
     AvxVnni,
-    /// x86-64 with AVX2 and FMA: 8 lanes of f32.
+    /// AVX2 and FMA on x86-64: 8 lanes of f32.
     Avx2,
     /// Whatever the compiler makes of 4 lanes for the build's target: SSE2 on x86-64, NEON on AArch64.
     Portable,

@@ -1,4 +1,4 @@
-//! What this machine can do at best: the floor under every measured time.
+//! Peak rates of this machine: the lower bound of every measured time.
 
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,21 +10,19 @@ use crate::simd::{MAX_LANES, Op, Simd};
 use crate::{Isa, matmul};
 use crate::{Kernels, Threads};
 
-/// Independent chains of operations, more than the latency of one hides.
+/// Independent chains of operations, enough to hide the latency of one.
 const CHAINS: usize = 12;
-/// Parts of the memory that a thread reads abreast: one alone does not keep as many loads under way as the processor
-/// can.
+/// Streams that a thread reads at once; a single one does not fill the processor's queue of loads.
 const STREAMS: usize = 4;
 /// Chains of additions of each.
 const APART: usize = 2;
-/// Rows that share what they are multiplied with in 8 bits.
+/// Rows of an 8-bit tile that share a weight register.
 const ROWS: usize = 4;
-/// Operations of a chain between two looks at the clock: so many that Linux has time to give each thread a core of its
-/// own.
+/// Operations of a chain per timing, long enough for Linux to place each thread on a core of its own.
 const LINKS: usize = 1 << 18;
-/// The same where a choice between kernels is made on one thread: some 20 microseconds.
+/// Operations of a chain per timing for a choice between kernels, about 20 microseconds.
 const LINKS_BRIEF: usize = 1 << 12;
-/// Repetitions, of which the fastest counts: a limit is what is possible.
+/// Repetitions, of which the fastest counts.
 const REPEATS: usize = 25;
 
 /// How long a rate is measured.
@@ -92,10 +90,9 @@ pub fn read(kernels: Kernels, data: &[f32]) {
     });
 }
 
-/// Seconds in which one thread sees the answer of another to what it wrote, the median of several spells; none on a
-/// single thread.
+/// Cache-line round trip between two threads in seconds, the median of several runs; `None` on a single thread.
 ///
-/// It tells whether two cores share a cache. Under a hypervisor that may change from one second to the next.
+/// It shows whether two cores share a cache. Under a hypervisor that may change within seconds.
 pub fn round_trip(kernels: Kernels) -> Option<f64> {
     if threads(kernels) < 2 {
         return None;
@@ -109,9 +106,9 @@ pub fn round_trip(kernels: Kernels) -> Option<f64> {
 fn round_trip_once() -> f64 {
     const SPELL: Duration = Duration::from_millis(2);
     const END: u64 = u64::MAX;
-    /// The thread that answers may have to wait for the core of the one that asks.
+    /// Spins before a thread yields, in case both threads share a core.
     const PATIENCE: usize = 10_000;
-    /// A pair of lines of its own.
+    /// Padding to two cache lines, against false sharing.
     #[repr(align(128))]
     struct Line(AtomicU64);
 
@@ -161,8 +158,7 @@ fn threads(kernels: Kernels) -> usize {
     }
 }
 
-/// Operations of `work` per second, on all threads together; `work` returns how many it did, such as lanes that it went
-/// through.
+/// Operations of `work` per second over all threads; `work` returns the number of operations it did.
 fn rate(kernels: Kernels, work: impl Fn(Kernels) -> usize + Send + Sync) -> f64 {
     let threads = threads(kernels);
     let operations = work(kernels);

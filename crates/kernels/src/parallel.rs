@@ -57,7 +57,7 @@ impl<'a, T> SharedRows<'a, T> {
         Self::new(RowsMut { stride: data.len(), data })
     }
 
-    /// Asks for the line of the cache with column `column` of row `row`, if there is one, to be written to soon.
+    /// Prefetches the cache line of column `column` of row `row`, if there is one, for writing.
     #[inline(always)]
     pub(crate) fn prefetch(&self, row: usize, column: usize) {
         #[cfg(target_arch = "x86_64")]

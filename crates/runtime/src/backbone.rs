@@ -1,4 +1,4 @@
-//! The trunk, whichever kind the configuration asks for.
+//! The backbone of the configured kind, Mamba or Transformer.
 
 use robomamba_kernels::matmul::Format;
 use robomamba_model::{BackboneConfig, Tensors};
@@ -10,7 +10,7 @@ use crate::state::{MambaState, State, StateLayout};
 use crate::transformer::Transformer;
 use crate::workspace::Workspace;
 
-/// A packed trunk.
+/// A packed backbone.
 #[derive(Clone, Debug)]
 pub enum Backbone {
     /// The default.
@@ -63,7 +63,7 @@ impl Backbone {
     /// `hidden` `[seq_len, d_model]`.
     ///
     /// # Errors
-    /// When an argument has another length or the state belongs to another trunk.
+    /// When an argument has another length or the state belongs to another backbone.
     pub fn forward(
         &self,
         x: &[f32],
@@ -84,7 +84,7 @@ impl Backbone {
     /// `[batch, seq_len, d_model]`, and there is one state per sequence.
     ///
     /// # Errors
-    /// When an argument has another length or a state belongs to another trunk.
+    /// When an argument has another length or a state belongs to another backbone.
     pub fn forward_batch(
         &self,
         x: &[f32],
@@ -109,7 +109,7 @@ impl Backbone {
     /// Takes one token `x` `[d_model]`, advances `state` and writes `hidden` `[d_model]`.
     ///
     /// # Errors
-    /// When an argument has another length or the state belongs to another trunk.
+    /// When an argument has another length or the state belongs to another backbone.
     pub fn step(
         &self,
         x: &[f32],

@@ -34,7 +34,7 @@ pub enum RuntimeError {
     /// A state meets a model that it was not made for.
     #[error("the state was made for {found}, this model has {expected}; start from State::zeros of this model")]
     StateShape {
-        /// Kind and sizes of the model's trunk.
+        /// Kind and sizes of the model's backbone.
         expected: String,
         /// Kind and sizes that the state has.
         found: String,

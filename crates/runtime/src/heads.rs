@@ -1,4 +1,4 @@
-//! What the trunk's output says: the next actions, and how likely the episode is to succeed.
+//! Heads on the backbone's output: the next actions, and the probability that the episode succeeds.
 //!
 //! ```text
 //! x       = gelu(fc2(gelu(fc1(hidden))))

@@ -1,4 +1,4 @@
-//! The Mamba trunk.
+//! The Mamba backbone.
 //!
 //! Gu and Dao, arXiv 2312.00752. Upstream: `MixerModel` and `Mamba` of state-spaces/mamba,
 //! `transformers.MambaModel`. One block is `x += mixer(rms_norm(x))`, and the mixer is
@@ -30,7 +30,7 @@ use crate::workspace::{Workspace, room};
 /// Steps of a sequence that go through all layers at a time.
 const PIECE: usize = 512;
 
-/// A packed Mamba trunk.
+/// A packed Mamba backbone.
 #[derive(Clone, Debug)]
 pub struct Mamba {
     layers: Vec<MambaLayer>,
@@ -87,7 +87,7 @@ impl Mamba {
         matrices.map(PackedMatrix::bytes).sum()
     }
 
-    /// Sizes of the trunk.
+    /// Sizes of the backbone.
     pub fn config(&self) -> &MambaConfig {
         &self.config
     }
@@ -96,7 +96,7 @@ impl Mamba {
     /// `hidden` `[seq_len, d_model]`.
     ///
     /// # Errors
-    /// When an argument has another length or the state belongs to another trunk.
+    /// When an argument has another length or the state belongs to another backbone.
     pub fn forward(
         &self,
         x: &[f32],
@@ -119,7 +119,7 @@ impl Mamba {
     /// `[batch, seq_len, d_model]`, and there is one state per sequence.
     ///
     /// # Errors
-    /// When an argument has another length or a state belongs to another trunk.
+    /// When an argument has another length or a state belongs to another backbone.
     pub fn forward_batch(
         &self,
         x: &[f32],
@@ -149,7 +149,7 @@ impl Mamba {
     /// Takes one element `x` `[d_model]`, advances `state` and writes `hidden` `[d_model]`. Allocates nothing.
     ///
     /// # Errors
-    /// When an argument has another length or the state belongs to another trunk.
+    /// When an argument has another length or the state belongs to another backbone.
     pub fn step(
         &self,
         x: &[f32],

@@ -41,10 +41,10 @@ impl State {
         bytes
     }
 
-    /// The state that [`State::save`] turned into `bytes`, for a trunk of this configuration.
+    /// The state that [`State::save`] turned into `bytes`, for a backbone of this configuration.
     ///
     /// # Errors
-    /// When the bytes are cut short, altered or of another version, or the state was made for another trunk.
+    /// When the bytes are cut short, altered or of another version, or the state was made for another backbone.
     pub fn restore(bytes: &[u8], config: &BackboneConfig) -> Result<Self, RuntimeError> {
         let body = checked_body(bytes)?;
         let expected = StateLayout::of(config);

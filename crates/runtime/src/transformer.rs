@@ -1,4 +1,4 @@
-//! The baseline trunk: a Llama-type Transformer with a KV cache.
+//! The baseline backbone: a Llama-type Transformer with a KV cache.
 //!
 //! Touvron et al., arXiv 2302.13971; rotary positions by Su et al., arXiv 2104.09864. Upstream:
 //! `transformers.LlamaModel`. One block is
@@ -23,7 +23,7 @@ use crate::params::{Bias, NormParams, Params};
 use crate::state::{KvCache, StateLayout};
 use crate::workspace::{Workspace, room};
 
-/// A packed Transformer trunk.
+/// A packed Transformer backbone.
 #[derive(Clone, Debug)]
 pub struct Transformer {
     layers: Vec<TransformerLayer>,
@@ -77,7 +77,7 @@ impl Transformer {
         matrices.map(PackedMatrix::bytes).sum()
     }
 
-    /// Sizes of the trunk.
+    /// Sizes of the backbone.
     pub fn config(&self) -> &TransformerConfig {
         &self.config
     }
@@ -86,7 +86,7 @@ impl Transformer {
     /// `hidden` `[seq_len, d_model]`.
     ///
     /// # Errors
-    /// When an argument has another length or the cache belongs to another trunk.
+    /// When an argument has another length or the cache belongs to another backbone.
     pub fn forward(
         &self,
         x: &[f32],
@@ -117,7 +117,7 @@ impl Transformer {
     /// once the context is full.
     ///
     /// # Errors
-    /// When an argument has another length or the cache belongs to another trunk.
+    /// When an argument has another length or the cache belongs to another backbone.
     pub fn step(
         &self,
         x: &[f32],

@@ -136,7 +136,7 @@ impl MambaCase {
     fn read(name: &str, batch: usize) -> Self {
         let golden = Golden::read(name);
         let Converted { part, weights, .. } = from_hf(&folder(name)).expect("the model is supported");
-        let PartConfig::Backbone(config) = part else { panic!("{name} is no trunk") };
+        let PartConfig::Backbone(config) = part else { panic!("{name} is no backbone") };
         let mamba = Mamba::new(Format::F32, &config, &weights, "backbone").expect("the weights are complete");
         let sequence = |name: &str| {
             let (shape, values) = golden.f32(name);

@@ -12,8 +12,8 @@ use robomamba_runtime::{Format, TextEncoder, VisionEncoder, Workspace};
 fn every_preset_acts_with_either_trunk() {
     for preset in Preset::ALL {
         // Initialising a base model takes seconds, and its Transformer differs from small's in size only.
-        let trunks: &[bool] = if preset == Preset::Base { &[false] } else { &[false, true] };
-        for &transformer in trunks {
+        let backbones: &[bool] = if preset == Preset::Base { &[false] } else { &[false, true] };
+        for &transformer in backbones {
             let tokenizer = TextTokenizer::characters().expect("characters always fit");
             let mut config = preset.config(common::features());
             // The vocabulary of the large presets takes most of the time and nothing but look-ups depends on it.
@@ -28,7 +28,7 @@ fn every_preset_acts_with_either_trunk() {
             }
             assert_eq!(chunk.chunk_size(), model.config().action_head.chunk_size, "{preset}");
             assert!(chunk.actions.iter().all(|value| value.is_finite()), "{preset}");
-            assert!(session.hidden().iter().any(|value| value.abs() > 1e-3), "{preset}: the trunk says nothing");
+            assert!(session.hidden().iter().any(|value| value.abs() > 1e-3), "{preset}: the backbone says nothing");
         }
     }
 }

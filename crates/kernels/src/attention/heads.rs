@@ -88,8 +88,7 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Asks for query `query` and for its share of the keys and values. Rows lie too far apart for the processor to ask
-    /// for them by itself.
+    /// Prefetches query `query` and its share of the keys and values, whose rows are too far apart for the hardware.
     #[inline(always)]
     fn prefetch(&self, query: usize) {
         let AttentionInput { shape, q, k, v, .. } = self.input;

@@ -1,5 +1,5 @@
-//! Products of any two factors, as training needs them. Nothing is packed beforehand: each piece of a product packs
-//! what it multiplies, into memory that stays with its thread and in its cache.
+//! Products of any two factors, for training. Nothing is packed beforehand: each piece of a product packs its factors
+//! into thread-local memory that stays in cache.
 
 use std::ops::Range;
 
@@ -19,9 +19,9 @@ const TILE_ROWS_MAX: usize = 12;
 /// At most so many elements of a right factor are in a piece, half a megabyte, so that they are still in the
 /// second-level cache when they are multiplied.
 const RIGHT_MAX: usize = 1 << 17;
-/// Rows of a right factor are asked for so long before they are packed.
+/// Prefetch distance in rows of a right factor that is being packed.
 const ROWS_AHEAD: usize = 8;
-/// Values in a line of the cache.
+/// Values of a cache line.
 const LINE: usize = 16;
 
 /// A factor of a product: a row-major matrix, or the transpose of one.
@@ -56,7 +56,7 @@ impl<'a> Factor<'a> {
         &self.data[index * width..][..width]
     }
 
-    /// Asks for columns of a row of `data`.
+    /// Prefetches columns of a row of `data`.
     #[inline(always)]
     fn prefetch(&self, row: usize, columns: Range<usize>) {
         let first = row * self.shape[1];
@@ -152,8 +152,7 @@ fn in_pieces(
     });
 }
 
-/// Into how many groups of panels `blocks` of rows are cut: several pieces per thread, so that none waits long for the
-/// last, and as many for each if that takes few more.
+/// Number of groups of panels per block of rows: several pieces per thread for load balance, equally many if possible.
 fn groups(blocks: usize, threads: usize) -> usize {
     if threads == 1 {
         return 1;

@@ -15,23 +15,22 @@ use crate::simd::{Op, Simd, prefetch};
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
 
-/// Panels that a single row is multiplied with at a time, at most.
-pub(super) const PANELS_ABREAST: usize = 2;
+/// Panels that a single row is multiplied with at once, as parallel streams of memory.
+pub(super) const PANELS_AT_ONCE: usize = 2;
 
-/// Bytes of each stream of weights that are asked for before they are read.
+/// Prefetch distance within a stream of weights in bytes.
 pub(super) const WEIGHTS_AHEAD: usize = 512;
 
-/// Bytes of a line of the cache.
+/// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Bytes that are asked for where the next streams of weights begin: a processor foresees how a stream goes on, but not
-/// where one begins.
+/// Bytes prefetched at the start of the next stream, which the hardware prefetcher does not foresee.
 const STREAM_START: usize = 256;
 
-/// Depth of a panel's piece that stays in the first-level cache: 32 KiB,
+/// Depth of a panel's piece that stays in the first-level cache: 32 KiB.
 const DEPTH: usize = 256;
-/// and where registers are narrow, in the second: a tile has half as many columns there, so that reading its sums again
-/// for every piece costs more.
+/// The same where registers are narrow. The piece stays in the second-level cache, since reloading sums costs more
+/// there.
 const DEPTH_NARROW: usize = 768;
 
 /// A matrix `[rows, depth]` with any strides, the left factor.
@@ -51,7 +50,7 @@ pub(crate) struct Right<'a, E = f32> {
     pub(crate) columns: usize,
 }
 
-/// What the factors of a product consist of: a value of the depth, or several successive ones.
+/// Element of a packed factor: one value of the depth, or several successive ones.
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// A register of elements.
     type Register<S: Simd>: Copy;
@@ -108,7 +107,7 @@ pub(crate) fn packed_len(depth: usize, columns: usize) -> usize {
     columns.div_ceil(PANEL) * PANEL * depth
 }
 
-/// What a product does with the earlier contents of its output.
+/// How a product treats the earlier contents of its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     /// Overwrites them.
@@ -237,8 +236,7 @@ fn widen(words: &[Pair], values: &mut [f32]) {
     }
 }
 
-/// The height of as few tiles of at most `max` rows as `rows` need, all about as high: a last one of a row or two would
-/// do little with the weights that it loads.
+/// Height of the fewest tiles of at most `max` rows that cover `rows`, all about equally high.
 #[inline(always)]
 pub(crate) fn even_height(rows: usize, max: usize) -> usize {
     rows.div_ceil(rows.div_ceil(max).max(1))
@@ -312,16 +310,14 @@ unsafe fn strips<S: Simd, E: Element, const R: usize>(s: S, job: &Strip<E>, row:
     }
 }
 
-/// Whether registers are so narrow that a panel is several strips. Processors with such registers, as far as they were
-/// measured, wait for weights that are not asked for before they are read; those with wide ones have been slower for
-/// that.
+/// Whether a panel is wider than two registers. Such processors gain from software prefetch; others have lost by it.
 #[inline(always)]
 pub(super) const fn is_narrow<S: Simd>() -> bool {
     2 * S::LANES < PANEL
 }
 
-/// What the strip at `offset` of the tile at `row` asks for: a line for each step of the depth. The first tile asks for
-/// the next panel's piece, since its pages are too short for the processor to do so by itself.
+/// Weights that the strip at `offset` prefetches, a cache line per step of the depth: the first tile prefetches the
+/// next panel's piece, which is too short for the hardware prefetcher.
 #[inline(always)]
 fn next_weights<'a, S: Simd, E>(job: &Strip<'a, E>, row: usize, offset: usize) -> &'a [E] {
     if row > 0 || !is_narrow::<S>() {
@@ -365,7 +361,7 @@ unsafe fn sums<S: Simd, E: Element, const R: usize>(
     sums
 }
 
-/// The product of a single row with the next of `panels`; returns with how many. [`PANELS_ABREAST`] are taken at a
+/// The product of a single row with the next of `panels`; returns with how many. [`PANELS_AT_ONCE`] are taken at a
 /// time, since a processor follows two streams of memory faster than one, unless there are too few registers. How a
 /// column is summed does not depend on that.
 ///
@@ -376,16 +372,16 @@ unsafe fn single_row<S: Simd, E: Element>(s: S, job: &Strip<E>, panels: usize) -
     // Safety: the caller's promise.
     unsafe {
         match (PANEL / S::LANES, panels) {
-            (2, PANELS_ABREAST..) => single::<S, E, 2, PANELS_ABREAST, 4>(s, job),
+            (2, PANELS_AT_ONCE..) => single::<S, E, 2, PANELS_AT_ONCE, 4>(s, job),
             (2, _) => single::<S, E, 2, 1, 4>(s, job),
-            (4, PANELS_ABREAST..) => single::<S, E, 4, PANELS_ABREAST, 1>(s, job),
+            (4, PANELS_AT_ONCE..) => single::<S, E, 4, PANELS_AT_ONCE, 1>(s, job),
             (4, _) => single::<S, E, 4, 1, 1>(s, job),
             _ => single::<S, E, 8, 1, 1>(s, job),
         }
     }
 }
 
-/// The product of a single row with `P` panels abreast, all `C` registers of each at a time, so that weights are read
+/// The product of a single row with `P` panels at once, all `C` registers of each, so that weights are read
 /// in the order in which they lie. Sums are kept apart over `APART` steps, so that no chain of additions is longer than
 /// the loads take. Returns `P`.
 ///
@@ -412,7 +408,7 @@ unsafe fn single<S: Simd, E: Element, const C: usize, const P: usize, const APAR
                 let x = E::splat(s, *x.add((k + i) * left.depth_stride));
                 for (p, sums) in sums.iter_mut().enumerate() {
                     let row = p * len + (k + i) * PANEL;
-                    if asks_ahead::<S, E>() {
+                    if prefetches::<S, E>() {
                         let next = job.panel * len + row + WEIGHTS_AHEAD / size_of::<E>();
                         prefetch(job.right.panels, next);
                         prefetch(job.right.panels, next + PANEL / 2);
@@ -445,7 +441,7 @@ unsafe fn single<S: Simd, E: Element, const C: usize, const P: usize, const APAR
     P
 }
 
-/// Asks for the beginning of the stream at `weights[start]`, if there is one.
+/// Prefetches the start of the stream at `weights[start]`, if there is one.
 #[inline(always)]
 pub(super) fn prefetch_stream<T>(weights: &[T], start: usize) {
     for byte in (0..STREAM_START).step_by(LINE) {
@@ -453,10 +449,10 @@ pub(super) fn prefetch_stream<T>(weights: &[T], start: usize) {
     }
 }
 
-/// Whether single rows ask for weights before they read them. Two values to an element take so long to multiply that
-/// too few loads are under way at a time; where there is one, to ask has cost more than it gained.
+/// Whether single rows prefetch weights. With two values per element too few loads are in flight without it; with one
+/// value it has cost more than it gained.
 #[inline(always)]
-const fn asks_ahead<S: Simd, E: Element>() -> bool {
+const fn prefetches<S: Simd, E: Element>() -> bool {
     is_narrow::<S>() && E::VALUES > 1
 }
 

@@ -5,13 +5,13 @@
 //! of LLM.int8(), Dettmers et al., arXiv 2208.07339, without its outliers.) Four values of the depth lie side by side,
 //! as the dot-product instructions take them.
 //!
-//! A single row, such as a control step's in the trunk, waits for its weights and not for the arithmetic, so its input
-//! has 15 bits: words of 16 where the processor multiplies those ([`Simd::WORDS`]), or two rows of bytes, of which the
-//! second is what 8 bits leave over, with a scale of its own.
+//! A single row, such as a control step's in the backbone, waits for its weights and not for the arithmetic, so its
+//! input has 15 bits: words of 16 where the processor multiplies those ([`Simd::WORDS`]), or two rows of bytes, of
+//! which the second is what 8 bits leave over, with a scale of its own.
 
 use std::ops::Range;
 
-use super::gemm::{PANEL, PANELS_ABREAST, WEIGHTS_AHEAD, even_height, prefetch_stream};
+use super::gemm::{PANEL, PANELS_AT_ONCE, WEIGHTS_AHEAD, even_height, prefetch_stream};
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{BLOCK, Sums, TILE, Tiles};
 use crate::parallel::{SharedRows, for_each};
@@ -40,11 +40,11 @@ const GROUPS_OF_WORDS: usize = 256;
 const STRIP: usize = 16;
 /// Strips of a panel.
 const STRIPS: usize = PANEL / STRIP;
-/// Bytes of a line of the cache, of which a strip has one for each group of the depth.
+/// Bytes of a cache line; a strip has one for each group of the depth.
 const LINE: usize = STRIP * GROUP;
 /// Rows that a product may read beyond the last one: all but one of the highest block.
 const ROWS_BEYOND: usize = 31;
-/// Rows from which on matrix tiles are worth their 16 rows.
+/// Rows from which on matrix tiles of 16 rows are faster.
 #[cfg(target_arch = "x86_64")]
 const MATRIX_ROWS_MIN: usize = 5;
 
@@ -259,10 +259,10 @@ impl Op for Int8Product<'_> {
             return self.in_tiles(s);
         }
         if self.rows == 1 && S::WORDS {
-            for panel in self.panels.clone().step_by(PANELS_ABREAST) {
+            for panel in self.panels.clone().step_by(PANELS_AT_ONCE) {
                 match self.panels.end - panel {
                     1 => self.single_words::<S, STRIPS>(s, panel * PANEL),
-                    _ => self.single_words::<S, { PANELS_ABREAST * STRIPS }>(s, panel * PANEL),
+                    _ => self.single_words::<S, { PANELS_AT_ONCE * STRIPS }>(s, panel * PANEL),
                 }
             }
             return;
@@ -322,8 +322,8 @@ impl Int8Product<'_> {
         self.write::<S, R>(s, sums, row, first);
     }
 
-    /// What tile number `number` of the columns from `first` on asks for, a line for each group of the depth: the first
-    /// ones ask for the columns after those.
+    /// What tile number `number` of the columns from `first` on prefetches, a cache line for each group of the depth:
+    /// the first ones ask for the columns after those.
     #[inline(always)]
     fn next_weights<S: Simd>(&self, first: usize, number: usize) -> &[i8] {
         let start = column_start(first + 2 * S::LANES, self.depth) + number * strip_len(self.depth);
@@ -347,7 +347,7 @@ impl Int8Product<'_> {
         }
     }
 
-    /// The product of a single row of words with `N` strips abreast, each two registers wide, from column `first` on: a
+    /// The product of a single row of words with `N` strips at once, each two registers wide, from column `first` on: a
     /// processor follows several streams of memory faster than one.
     #[inline(always)]
     fn single_words<S: Simd, const N: usize>(&self, s: S, first: usize) {
@@ -437,7 +437,7 @@ impl Int8Product<'_> {
                 let rows = BLOCK.min(self.rows - row);
                 let x = &self.x.data[row * self.x.stride..][..rows.next_multiple_of(TILE) * self.x.stride];
                 let x = (x.as_ptr(), self.x.stride);
-                // Safety: the slices are as long as a block asks for.
+                // Safety: the slices are as long as a block needs.
                 unsafe {
                     if rows <= TILE {
                         tiles.product::<true>(x, weights, steps, &mut sums);

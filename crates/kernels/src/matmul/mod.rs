@@ -30,23 +30,21 @@ pub use gemm::Write;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tiles::{are_available as tiles_are_available, multiply as multiply_tiles};
 
-/// Products below this many multiplications are not worth a second thread,
+/// Products with fewer multiplications run on one thread.
 const PARALLEL_MIN: usize = 1 << 18;
-/// unless a single row waits for so many bytes of weights.
+/// A single row is shared between threads from this many bytes of weights on, since it is bound by memory.
 const PARALLEL_MIN_BYTES: usize = 1 << 17;
 
-/// How weights are stored, and with it how products are computed. Inputs and outputs are always f32.
+/// Number format in which weights are stored and multiplied. Inputs and outputs are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Format {
     /// 32-bit floats.
     #[default]
     F32,
-    /// The upper half of 32-bit floats. Inputs are rounded as they come, and products are summed in f32. With
-    /// [`Bf16Products::AsF32`] weights are widened and inputs are not rounded, but those of a single row, which waits
-    /// for its weights.
+    /// The format bfloat16. Inputs are rounded, and products are summed in f32. With [`Bf16Products::AsF32`] weights
+    /// are widened and inputs are not rounded, except those of a single row, which is bound by memory.
     Bf16,
-    /// 8-bit integers with a scale per output; inputs are quantised as they come, with a scale per row, and a single
-    /// row to 15 bits.
+    /// 8-bit integers with a scale per output. Inputs are quantised with a scale per row, a single row to 15 bits.
     Int8,
 }
 
@@ -74,8 +72,9 @@ impl FromStr for Format {
     }
 }
 
-/// A weight matrix `[n_out, n_in]` in the order in which the kernels read it: panels of 32 outputs, each `[n_in, 32]`
-/// (in 8 bits two strips `[n_in, 16]`), where several inputs may share an element. The layout is the same for every
+/// A weight matrix `[n_out, n_in]`, packed in panels of 32 outputs, each `[n_in, 32]`.
+///
+/// In 8 bits a panel is two strips `[n_in, 16]`. Several inputs may share an element. The layout is the same for every
 /// instruction set.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
@@ -116,8 +115,7 @@ impl PackedMatrix {
         Ok(Self { panels, bias: bias.map(<[f32]>::to_vec), activation: None, n_out, n_in })
     }
 
-    /// The same matrix with a function that is applied to every output while it is still in cache:
-    /// `y = f(x W^T + bias)`.
+    /// The same matrix with a fused activation, `y = f(x W^T + bias)`.
     pub fn activated(self, activation: Activation) -> Self {
         Self { activation: Some(activation), ..self }
     }
@@ -219,7 +217,7 @@ impl PackedMatrix {
         });
     }
 
-    /// In how many pieces the outputs are cut for the threads.
+    /// Number of pieces that the outputs are divided into for the threads.
     fn pieces(&self, kernels: Kernels, rows: usize) -> usize {
         let work = rows * self.n_out * self.n_in;
         let is_large = work >= PARALLEL_MIN || rows == 1 && self.bytes() >= PARALLEL_MIN_BYTES;
@@ -232,7 +230,7 @@ impl PackedMatrix {
         }
     }
 
-    /// Weight `(row, column)` of the original matrix, as it is computed with.
+    /// Weight `(row, column)` as stored, after rounding or quantisation.
     fn at(&self, row: usize, column: usize) -> f32 {
         match &self.panels {
             Panels::F32(data) => data[(row / PANEL * self.n_in + column) * PANEL + row % PANEL],
@@ -242,8 +240,7 @@ impl PackedMatrix {
     }
 }
 
-/// Rows as products in bf16 or in 8 bits take them, and the memory for them; one serves any number of products, one at
-/// a time.
+/// Scratch memory for input rows in bf16 or in 8 bits; one serves any number of products, one at a time.
 #[derive(Clone, Debug, Default)]
 pub struct ConvertedRows {
     rounded: RoundedRows,

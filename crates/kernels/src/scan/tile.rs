@@ -78,7 +78,7 @@ impl Tile {
         s.load_partial(&rows.data[row * rows.stride..][columns])
     }
 
-    /// Asks for one block of some rows to be brought near; rows beyond the data are ignored.
+    /// Prefetches one block of some rows; rows beyond the data are ignored.
     #[inline(always)]
     pub(super) fn prefetch<S: Simd>(&self, data: &Rows, rows: Range<usize>, block: usize) {
         let first = rows.start * data.stride + self.first + block * S::LANES;

@@ -140,7 +140,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
-/// Asks for the cache line at `data[index]`, if there is such a value, to be brought near.
+/// Prefetches the cache line at `data[index]`, if there is such a value.
 #[inline(always)]
 pub(crate) fn prefetch<T>(data: &[T], index: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -204,7 +204,7 @@ impl Kernels {
     }
 }
 
-/// Asks for a value of every lane-wise operation of one instruction set in terms of its intrinsics.
+/// Defines the lane-wise operations of one instruction set by its intrinsics.
 #[cfg(target_arch = "x86_64")]
 macro_rules! lanewise {
     ($($name:ident($($arg:ident),+) = $intrinsic:expr;)+) => {

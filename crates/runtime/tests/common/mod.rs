@@ -50,7 +50,7 @@ pub fn nano() -> Arc<Model> {
     model(&checkpoint(Preset::Nano, |_| {}))
 }
 
-/// The nano model with the Transformer trunk.
+/// The nano model with the Transformer backbone.
 pub fn nano_transformer(context_len: usize) -> Arc<Model> {
     model(&checkpoint(Preset::Nano, |config| {
         config.backbone = BackboneConfig::Transformer(config.backbone.to_transformer(context_len));

@@ -23,7 +23,7 @@ const RECOMPUTED_MAX: usize = 1_000;
 const REPEATS: usize = 101;
 /// The same after long histories of the recurrent backbone, where a difference of 2 % is to be seen, ..
 const REPEATS_LONG: usize = 1_001;
-/// .. which begin here.
+/// Histories of this length and more count as long.
 const LONG: usize = 1_000;
 /// History from which on memory is watched.
 const WARM: usize = 100;

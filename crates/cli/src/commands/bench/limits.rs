@@ -15,7 +15,7 @@ const CACHE_BYTES: usize = 12 << 20;
 #[derive(Clone, Debug, Serialize)]
 pub struct Limits {
     pub threads: usize,
-    /// f32 multiplications and additions, in 10^9 per second.
+    /// Multiplications and additions in f32, in 10^9 per second.
     pub f32_gflops: f64,
     /// The same of bf16, summed in f32.
     pub bf16_gflops: f64,

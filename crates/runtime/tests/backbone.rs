@@ -1,4 +1,4 @@
-//! The trunks: whole sequences, single steps, batches and carried states agree.
+//! The backbones: whole sequences, single steps, batches and carried states agree.
 
 mod common;
 
@@ -9,7 +9,7 @@ use robomamba_runtime::{Backbone, Format, RuntimeError, State, Workspace};
 
 const TOLERANCE: f32 = 1e-4;
 
-fn trunk(edit: impl FnOnce(&mut ModelConfig)) -> (BackboneConfig, Backbone) {
+fn random(edit: impl FnOnce(&mut ModelConfig)) -> (BackboneConfig, Backbone) {
     let checkpoint = common::checkpoint(Preset::Nano, edit);
     let backbone = Backbone::new(Format::F32, &checkpoint.config.backbone, &checkpoint.weights, "backbone")
         .expect("weights are complete");
@@ -17,7 +17,7 @@ fn trunk(edit: impl FnOnce(&mut ModelConfig)) -> (BackboneConfig, Backbone) {
 }
 
 /// Trunks of even and odd sizes; the Transformers' contexts are longer and shorter than the sequences.
-fn trunks() -> Vec<(String, BackboneConfig, Backbone)> {
+fn backbones() -> Vec<(String, BackboneConfig, Backbone)> {
     let mamba =
         |d_model, n_layer, d_state, d_conv| MambaConfig { d_state, d_conv, ..MambaConfig::new(d_model, n_layer) };
     let configs = [
@@ -30,7 +30,7 @@ fn trunks() -> Vec<(String, BackboneConfig, Backbone)> {
     configs
         .into_iter()
         .map(|config| {
-            let (config, backbone) = trunk(|model| model.backbone = config);
+            let (config, backbone) = random(|model| model.backbone = config);
             (format!("{config:?}"), config, backbone)
         })
         .collect()
@@ -65,7 +65,7 @@ fn steps(backbone: &Backbone, x: &[f32], state: &mut State) -> Vec<f32> {
 
 #[test]
 fn a_sequence_of_thousands_is_its_parts_with_carried_state() {
-    let (name, config, backbone) = trunks().swap_remove(1);
+    let (name, config, backbone) = backbones().swap_remove(1);
     let x = noise(6, 1300 * backbone.d_model());
     let (mut whole, mut in_parts) = (State::zeros(&config), State::zeros(&config));
     let expected = forward(&backbone, &x, &mut whole);
@@ -78,7 +78,7 @@ fn a_sequence_of_thousands_is_its_parts_with_carried_state() {
 
 #[test]
 fn forward_equals_repeated_step_and_chunks_with_carried_state() {
-    for (name, config, backbone) in trunks() {
+    for (name, config, backbone) in backbones() {
         let x = noise(1, 37 * backbone.d_model());
         let (mut whole, mut stepped, mut chunked) =
             (State::zeros(&config), State::zeros(&config), State::zeros(&config));
@@ -103,7 +103,7 @@ fn forward_equals_repeated_step_and_chunks_with_carried_state() {
 
 #[test]
 fn a_batch_equals_its_sequences() {
-    for (name, config, backbone) in trunks() {
+    for (name, config, backbone) in backbones() {
         let len = 9 * backbone.d_model();
         let x = noise(2, 3 * len);
         let mut states = vec![State::zeros(&config); 3];
@@ -121,7 +121,7 @@ fn a_batch_equals_its_sequences() {
 
 #[test]
 fn the_past_matters_and_the_future_does_not() {
-    for (name, config, backbone) in trunks() {
+    for (name, config, backbone) in backbones() {
         let d = backbone.d_model();
         let mut x = noise(4, 6 * d);
         let before = forward(&backbone, &x, &mut State::zeros(&config));
@@ -134,7 +134,7 @@ fn the_past_matters_and_the_future_does_not() {
 
 #[test]
 fn every_instruction_set_gives_the_same_result() {
-    for (name, config, backbone) in trunks() {
+    for (name, config, backbone) in backbones() {
         let x = noise(5, 11 * backbone.d_model());
         let mut reference = State::zeros(&config);
         let expected = forward(&backbone, &x, &mut reference);
@@ -155,7 +155,7 @@ fn every_instruction_set_gives_the_same_result() {
 
 #[test]
 fn wrong_sizes_and_states_are_refused_and_change_nothing() {
-    let all = trunks();
+    let all = backbones();
     for (i, (name, config, backbone)) in all.iter().enumerate() {
         let (d, mut workspace) = (backbone.d_model(), workspace());
         let mut state = State::zeros(config);
@@ -169,7 +169,7 @@ fn wrong_sizes_and_states_are_refused_and_change_nothing() {
         assert_eq!(state, State::zeros(config), "{name}: the state was touched");
         let mut other = State::zeros(&all[(i + 1) % all.len()].1);
         let error =
-            backbone.step(&noise(6, d), &mut other, &mut hidden, &mut workspace).expect_err("another trunk's state");
+            backbone.step(&noise(6, d), &mut other, &mut hidden, &mut workspace).expect_err("another backbone's state");
         assert!(matches!(error, RuntimeError::StateShape { .. }), "{name}: {error}");
     }
 }
