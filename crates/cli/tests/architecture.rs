@@ -1,6 +1,8 @@
 //! Holds ARCHITECTURE.md against what cargo says the workspace is.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -62,4 +64,87 @@ fn unsafe_code_is_forbidden_outside_kernels() {
         let text = std::fs::read_to_string(root.expect("a crate root")).expect("readable source");
         assert!(text.contains("#![forbid(unsafe_code)]"), "crate `{name}` does not forbid unsafe code");
     }
+}
+
+/// The code of a file without comments and without its unit tests.
+fn code(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).expect("readable source");
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let code: Vec<&str> = lines.take_while(|line| line.trim() != "mod tests {").collect();
+    code.join("\n")
+}
+
+/// The file below `source` that the longest beginning of a module path names, without the crate's root.
+fn file_of(source: &Path, path: &[&str]) -> Option<PathBuf> {
+    (1..=path.len()).rev().find_map(|len| {
+        let module: PathBuf = source.join(path[..len].iter().collect::<PathBuf>());
+        let files = [module.with_extension("rs"), module.join("mod.rs")];
+        files.into_iter().find(|file| file.is_file())
+    })
+}
+
+/// The module paths behind `crate::` in `code`, those of a list in braces one by one.
+fn paths(code: &str) -> Vec<Vec<String>> {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let split = |path: &str| path.split("::").map(str::trim).map(str::to_string).collect::<Vec<_>>();
+    let after = code.split("crate::").skip(1);
+    let lists = after.flat_map(|after| match after.strip_prefix('{') {
+        Some(list) => list.split('}').next().unwrap_or_default().split(',').map(str::trim).collect::<Vec<_>>(),
+        None => vec![after.split(|c| !is_path(c)).next().unwrap_or_default()],
+    });
+    lists.map(split).collect()
+}
+
+/// Which files of a crate use which, by paths from the crate's root.
+fn uses(source: &Path) -> BTreeMap<PathBuf, Vec<PathBuf>> {
+    let (mut folders, mut uses) = (vec![source.to_path_buf()], BTreeMap::new());
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if path.is_dir() && !path.ends_with("tests") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let code = code(&path);
+                let used = paths(&code).into_iter().filter_map(|used| {
+                    let names: Vec<&str> = used.iter().map(String::as_str).collect();
+                    file_of(source, &names).filter(|file| *file != path)
+                });
+                uses.insert(path.clone(), used.collect());
+            }
+        }
+    }
+    uses
+}
+
+/// A file that can be reached from itself, with the way.
+fn circle(uses: &BTreeMap<PathBuf, Vec<PathBuf>>) -> Option<Vec<PathBuf>> {
+    let way_back = |start: &PathBuf| {
+        let (mut ways, mut seen) = (vec![vec![start.clone()]], Vec::new());
+        while let Some(way) = ways.pop() {
+            for next in uses.get(way.last()?).into_iter().flatten() {
+                let longer = [way.clone(), vec![next.clone()]].concat();
+                if next == start {
+                    return Some(longer);
+                }
+                if !seen.contains(next) {
+                    seen.push(next.clone());
+                    ways.push(longer);
+                }
+            }
+        }
+        None
+    };
+    uses.keys().find_map(way_back)
+}
+
+#[test]
+fn no_files_of_a_crate_use_each_other_in_a_circle() {
+    for name in real_edges().into_keys() {
+        let uses = uses(&workspace_root().join("crates").join(&name).join("src"));
+        assert!(uses.values().map(Vec::len).sum::<usize>() > 0 || uses.len() < 4, "{name}: no uses were found");
+        assert_eq!(circle(&uses), None, "crate `{name}`");
+    }
+    let files = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let uses = [("a", files(&["b"])), ("b", files(&["c", "d"])), ("c", files(&["a"]))];
+    let uses = uses.map(|(file, used)| (PathBuf::from(file), used)).into();
+    assert_eq!(circle(&uses), Some(files(&["a", "b", "c", "a"])));
 }

@@ -4,8 +4,8 @@
 //! form:
 //!
 //! ```json
-//! {"suite": "libero_10", "task": "SCENE3", "seed": 7, "outcome": "succeeded", "steps": 212}
-//! {"suite": "libero_10", "task": "SCENE3", "seed": 8, "outcome": {"failed": {"reason": "fell", "step": 9}}, "steps": 9}
+//! {"suite": "libero", "task": "SCENE3", "seed": 7, "outcome": "succeeded", "steps": 212}
+//! {"suite": "libero", "task": "SCENE3", "seed": 8, "outcome": {"failed": {"reason": "fell", "step": 9}}, "steps": 9}
 //! ```
 
 use std::fmt::Write;
