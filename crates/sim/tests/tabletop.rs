@@ -414,7 +414,10 @@ fn policies_are_judged() {
     let mut steps = 0;
     let scenario = Scenario::heldout(Family::Reach, 0);
     at(&mut environment, scenario);
-    let count = |_: &Idle, _: Step| Ok::<_, PolicyError>(steps += 1);
+    let count = |_: &Idle, _: Step| {
+        steps += 1;
+        Ok::<_, PolicyError>(())
+    };
     let played = play(&mut environment, &mut idle, count).expect("a valid policy");
     assert_eq!((played.outcome, played.steps), (Outcome::TimedOut, steps));
     let mut empty = Idle { features: features.clone(), actions: Vec::new() };
