@@ -16,7 +16,7 @@ pub struct InitArgs {
     /// Size of the model: nano, tabletop, small or base
     #[arg(long, default_value = "tabletop")]
     preset: Preset,
-    /// The trunk
+    /// The backbone
     #[arg(long, value_enum, default_value_t = Trunk::Mamba)]
     backbone: Trunk,
     /// Folder of the new checkpoint
@@ -33,7 +33,7 @@ enum Trunk {
     Transformer,
 }
 
-/// Control steps that a Transformer trunk looks back on.
+/// Control steps in the context of a Transformer backbone.
 const CONTEXT_STEPS: usize = 1024;
 
 /// Runs `init`.

@@ -10,7 +10,7 @@ use robomamba_policy::{ActionChunk, CameraSpec, FeatureSpec, Image, Observation,
 use robomamba_runtime::{Format, Model, RuntimeOptions, Session, StepTimings};
 use serde::Serialize;
 
-use super::{Effort, median, percentile, sorted};
+use super::measure::{Effort, median, percentile, sorted};
 use crate::interrupt;
 use crate::progress::Progress;
 use robomamba_eval::Table;
@@ -85,7 +85,7 @@ pub fn measure(preset: Preset, formats: &[Format], cameras: &[usize], effort: Ef
         for &format in formats {
             let model = Arc::new(Model::from_checkpoint(format, &checkpoint)?);
             for threads in counts(cameras) {
-                times.push(time(&model, preset, (format, threads), effort, &progress)?);
+                times.push(time(&model, Case { preset, format, threads }, effort, &progress)?);
             }
         }
     }
@@ -93,13 +93,15 @@ pub fn measure(preset: Preset, formats: &[Format], cameras: &[usize], effort: Ef
     Ok(times)
 }
 
-fn time(
-    model: &Arc<Model>,
+/// What is timed.
+struct Case {
     preset: Preset,
-    (format, threads): (Format, usize),
-    effort: Effort,
-    progress: &Progress,
-) -> Result<StepTimes> {
+    format: Format,
+    threads: usize,
+}
+
+fn time(model: &Arc<Model>, case: Case, effort: Effort, progress: &Progress) -> Result<StepTimes> {
+    let Case { preset, format, threads } = case;
     let options = RuntimeOptions { threads: NonZeroUsize::new(threads), ..RuntimeOptions::default() };
     let mut session = Session::new(Arc::clone(model), &options)?;
     let mut observation = blank(session.features());

@@ -8,7 +8,8 @@ use robomamba_model::{BackboneConfig, Preset, Weights};
 use robomamba_runtime::{Backbone, Format, State, Workspace};
 use serde::Serialize;
 
-use super::{Effort, median, percentile, steps};
+use super::measure::{Effort, median, percentile};
+use super::steps;
 use crate::interrupt;
 use crate::progress::Progress;
 use robomamba_eval::{Table, rss_bytes};
@@ -111,7 +112,8 @@ pub fn history(preset: Preset, formats: &[Format], effort: Effort) -> Result<Vec
     for (trunk, config, weights) in &bench.weights {
         for &format in formats {
             let backbone = Backbone::new(format, config, weights, "backbone")?;
-            let of = bench.pool.install(|| histories((trunk, format), &backbone, bench.kernels, effort, &progress));
+            let subject = Subject { trunk, format, backbone: &backbone };
+            let of = bench.pool.install(|| histories(subject, bench.kernels, effort, &progress));
             points.extend(of.with_context(|| format!("{trunk} in {format}"))?);
         }
     }
@@ -125,13 +127,15 @@ fn histories_of(trunk: &str, effort: Effort) -> impl Iterator<Item = usize> {
     HISTORIES.into_iter().filter(move |&history| history <= longest)
 }
 
-fn histories(
-    (trunk, format): (&'static str, Format),
-    backbone: &Backbone,
-    kernels: Kernels,
-    effort: Effort,
-    progress: &Progress,
-) -> Result<Vec<HistoryPoint>> {
+/// The backbone that is timed, and its names in the results.
+struct Subject<'a> {
+    trunk: &'static str,
+    format: Format,
+    backbone: &'a Backbone,
+}
+
+fn histories(subject: Subject<'_>, kernels: Kernels, effort: Effort, progress: &Progress) -> Result<Vec<HistoryPoint>> {
+    let Subject { trunk, format, backbone } = subject;
     let width = backbone.d_model();
     let is_mamba = matches!(backbone, Backbone::Mamba(_));
     let (x, mut hidden) = (tokens(1, width), vec![0.0; width]);
@@ -144,7 +148,7 @@ fn histories(
     for history in histories_of(trunk, effort) {
         while done < history {
             interrupt::check()?;
-            let count = advance(backbone, &mut state, (done, history), &mut workspace)?;
+            let count = advance(backbone, &mut state, history - done, &mut workspace)?;
             done += count;
             progress.advance_by(count, format!("{trunk} in {format}, {done} steps"));
         }
@@ -211,16 +215,12 @@ fn reading(kernels: Kernels, bytes: usize, mut step_ms: impl FnMut() -> Result<f
     Ok(Reading { ms: median(times), step: median(ratios) })
 }
 
-/// Advances by some of the steps that are missing: Mamba step by step, as it runs; the Transformer, whose cache is the
-/// same either way, by a piece of sequence. Returns how many.
-fn advance(
-    backbone: &Backbone,
-    state: &mut State,
-    (done, history): (usize, usize),
-    workspace: &mut Workspace,
-) -> Result<usize> {
+/// Advances by at most `missing` steps and returns their number.
+///
+/// Mamba runs step by step. The Transformer, whose cache is the same either way, takes a piece of sequence.
+fn advance(backbone: &Backbone, state: &mut State, missing: usize, workspace: &mut Workspace) -> Result<usize> {
     let width = backbone.d_model();
-    let count = (history - done).min(256);
+    let count = missing.min(256);
     let x = tokens(count, width);
     let mut hidden = vec![0.0; x.len()];
     match backbone {
