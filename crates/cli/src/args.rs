@@ -88,17 +88,16 @@ impl Loading {
     }
 }
 
-/// How planned chunks of actions are executed.
+/// How chunks of actions are executed.
 #[derive(Args, Clone, Copy, Debug, Serialize)]
 pub struct Execution {
-    /// Blend what the last N chunks planned for the present step; 1 executes the newest plan only
+    /// Blend the actions of the last N chunks for the present step; 1 executes the newest chunk only
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_steps)]
     blend: usize,
-    /// A plan that is one step older weighs exp(-DECAY) as much
+    /// A chunk that is one step older weighs exp(-DECAY) as much
     #[arg(long, value_name = "DECAY", default_value_t = 0.2)]
     blend_decay: f32,
-    /// Keep to a plan for N steps before the next one is adopted (LeRobot's n_action_steps); the plans between are not
-    /// used
+    /// Execute N steps of a chunk before the next one is adopted (LeRobot's n_action_steps)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_steps)]
     replan_every: usize,
 }

@@ -1,8 +1,8 @@
 //! `robomamba`: records, trains, evaluates, shows, inspects and converts robot policies.
 //!
-//! This crate is thin: it turns arguments into typed requests, calls the other crates and prints what
-//! they answer. Each subcommand is one file under `commands`. It is a library so that its tests can ask for
-//! the feature `train`, which the binary has only when it is built with it.
+//! This crate is thin: it turns arguments into typed requests, calls the other crates and prints their answers. Each
+//! subcommand is one file under `commands`. It is a library so that its tests can require the feature `train`, which is
+//! optional in the binary.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -39,8 +39,8 @@ struct Cli {
 
 /// The command line: parses the arguments of the process and runs the subcommand.
 ///
-/// The exit code is 0 when the command did all it was asked for, 1 on an error, 2 for arguments that cannot be parsed,
-/// and 130 when Ctrl-C ended it early, even where it has written what it had by then.
+/// The exit code is 0 when the command completed, 1 on an error, and 2 for arguments that cannot be parsed. It is 130
+/// when Ctrl-C ended the command early, even if it has written partial results.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::install(cli.verbose);

@@ -15,8 +15,9 @@ use crate::machine;
 /// The shipped checkpoint, relative to the project's root.
 const SHIPPED: &str = "checkpoints/tabletop";
 
-/// The checkpoint that the user names, or else the shipped one: in the current directory, or where this binary was
-/// built.
+/// The checkpoint that the user names, or else the shipped one.
+///
+/// The shipped one is looked for in the current directory, then where this binary was built.
 ///
 /// # Errors
 /// When the user names none and the shipped one is not there.
@@ -73,7 +74,7 @@ impl Loaded {
         &self.path
     }
 
-    /// Height and width in pixels of the pictures that it expects.
+    /// Height and width in pixels of the images that it expects.
     pub fn image_size(&self) -> (usize, usize) {
         self.model.features().cameras.first().map_or((0, 0), |camera| (camera.height, camera.width))
     }
@@ -91,7 +92,7 @@ impl Loaded {
     /// A session of one thread, for running many at the same time.
     ///
     /// # Errors
-    /// None that is to be expected.
+    /// When the thread pool cannot be created.
     pub fn worker_session(&self) -> Result<Session> {
         let options = RuntimeOptions { threads: Some(NonZeroUsize::MIN), ..RuntimeOptions::default() };
         Ok(Session::new(Arc::clone(&self.model), &options)?)
@@ -121,7 +122,7 @@ impl Loaded {
             ),
             ("Backbone", backbone(&config.backbone)),
             ("Precision", self.format.to_string()),
-            ("Action chunk", format!("{}, anew at every step", config.action_head.summary())),
+            ("Action chunk", format!("{}, recomputed at every step", config.action_head.summary())),
         ]
     }
 

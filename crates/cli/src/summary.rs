@@ -3,10 +3,8 @@
 use std::fmt;
 
 use anyhow::Result;
-use robomamba_data::Dataset;
+use robomamba_data::{Dataset, columns};
 use serde::Serialize;
-
-use crate::commands::IS_DEMONSTRATION;
 
 /// Counts over a whole data set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -23,7 +21,7 @@ pub struct Summary {
     pub fps: u32,
     /// Episodes that reached their goal; `None` when outcomes are not recorded.
     pub successes: Option<usize>,
-    /// Episodes to be imitated; `None` when they are not told apart.
+    /// Episodes to be imitated; `None` when the data set does not mark them.
     pub demonstrations: Option<usize>,
     /// Frames of the shortest and the longest episode.
     pub episode_frames: (usize, usize),
@@ -50,7 +48,10 @@ impl Summary {
             let (min, max) = summary.episode_frames;
             summary.episode_frames = (min.min(episode.len()), max.max(episode.len()));
             count(&mut summary.successes, episode.success());
-            count(&mut summary.demonstrations, episode.bool(IS_DEMONSTRATION).ok().map(|flags| flags.contains(&true)));
+            count(
+                &mut summary.demonstrations,
+                episode.bool(columns::IS_DEMONSTRATION).ok().map(|flags| flags.contains(&true)),
+            );
         }
         Ok(summary)
     }

@@ -178,9 +178,9 @@ fn an_edited_checkpoint_is_verified_and_sealed() {
     let card = dir.path().join("nano/README.md");
     fs::write(&card, "My own words.\n").unwrap();
     let stderr = fails(dir.path(), &["checkpoint", "verify", "nano"], 1);
-    assert!(stderr.contains("nano has 1 findings"), "{stderr}");
+    assert!(stderr.contains("nano has 1 finding;"), "{stderr}");
     fails(dir.path(), &["eval", "--checkpoint", "nano", "--family", "reach", "--episodes", "1"], 1);
-    assert!(ok(dir.path(), &["checkpoint", "seal", "nano"]).contains("sealed with another README.md"));
+    assert!(ok(dir.path(), &["checkpoint", "seal", "nano"]).contains("sealed; changed: README.md"));
     ok(dir.path(), &["eval", "--checkpoint", "nano", "--family", "reach", "--episodes", "1"]);
     fs::write(dir.path().join("nano/config.json"), "{}").unwrap();
     assert!(fails(dir.path(), &["checkpoint", "seal", "nano"], 1).contains("nano cannot be sealed: "));
@@ -214,7 +214,7 @@ fn the_same_recording_has_the_same_bytes_on_any_number_of_threads() {
     assert_eq!(serde_json::from_str::<Value>(&record("a", "2")).unwrap(), summary);
 }
 
-/// Kills the process the hard way as soon as `until` says so; tells whether it was still running.
+/// Kills the process the hard way as soon as `until` says so; returns whether it was still running.
 fn kill_when(mut child: Child, until: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     while !until() && child.try_wait().unwrap().is_none() {

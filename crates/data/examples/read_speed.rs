@@ -1,4 +1,5 @@
-//! How fast a data set is read on this machine: `cargo run --release -p robomamba-data --example read_speed -- DATASET`.
+//! How fast a data set is read on this machine: `cargo run --release -p robomamba-data --example read_speed --
+//! DATASET`.
 
 use std::error::Error;
 use std::time::{Duration, Instant};

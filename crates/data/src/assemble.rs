@@ -10,6 +10,7 @@ use parquet::file::metadata::KeyValue;
 use serde_json::json;
 
 use crate::column::{Column, Values};
+use crate::columns::{EPISODE_INDEX, INDEX, SUCCESS, TASK_INDEX};
 use crate::episodes::{self, EpisodeMeta, EpisodeRow};
 use crate::features::{DType, Feature, Features};
 use crate::info::Info;
@@ -19,7 +20,7 @@ use crate::recording::Recording;
 use crate::shard::{Shard, column_stats, constant, counting};
 use crate::stats::Stats;
 use crate::tasks::Tasks;
-use crate::{DataError, Result, SUCCESS};
+use crate::{DataError, Result};
 
 const MIB: usize = 1 << 20;
 
@@ -37,6 +38,7 @@ pub(crate) fn assemble(shards: &[PathBuf], recording: &Recording, partial: &Path
         let _ = fs::remove_dir_all(&root);
     }
     built?;
+    robomamba_files::sync_folders(&root).map_err(DataError::write(&root))?;
     fs::rename(&root, target).map_err(DataError::write(target))?;
     robomamba_files::sync_parent(target).map_err(DataError::write(target))?;
     fs::remove_dir_all(partial).map_err(DataError::write(partial))
@@ -87,9 +89,9 @@ impl Placed {
         let frames = shard.tasks.len();
         let task_indices = shard.tasks.iter().map(|task| tasks.insert(task) as i64).collect();
         let columns = [
-            ("episode_index", constant(index, frames)),
-            ("index", counting(from, frames)),
-            ("task_index", Column::new(1, Values::Int(task_indices))),
+            (EPISODE_INDEX, constant(index, frames)),
+            (INDEX, counting(from, frames)),
+            (TASK_INDEX, Column::new(1, Values::Int(task_indices))),
         ];
         let more = columns.iter().filter_map(|(name, column)| Some((name.to_string(), column_stats(column)?)));
         let known = shard.stats.iter().map(|(name, stats)| (name.to_string(), stats.clone()));

@@ -12,7 +12,7 @@ use crate::{DataError, Result};
 /// Writes a file through `fill` under a temporary name, syncs it and renames it to `path`.
 ///
 /// # Errors
-/// Whatever `fill` returns, or that the file cannot be written; then nothing is left behind.
+/// Those of `fill`, and when the file cannot be written; nothing is left behind then.
 pub(crate) fn write_file<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<T> {
     robomamba_files::write_with(path, DataError::write(path), fill)
 }
@@ -31,7 +31,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, what: &'static str) ->
     serde_json::from_slice(&text).map_err(|source| DataError::Json { path: path.into(), source })
 }
 
-/// Tells a file that is not there from one that cannot be read.
+/// Distinguishes an absent file from an unreadable one.
 pub(crate) fn missing_or_unreadable(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> DataError {
     let path = path.to_owned();
     move |source| match source.kind() {

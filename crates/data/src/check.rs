@@ -7,13 +7,14 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::columns::{SUCCESS, TIMESTAMP};
 use crate::dataset::Dataset;
 use crate::episode::{Camera, Episode};
 use crate::layout;
 use crate::recording::{FileDigest, Recording, files_below};
 use crate::shard::column_stats;
 use crate::stats::{FeatureStats, PixelCounts, Stats, StatsLayout};
-use crate::{DataError, Result, SUCCESS};
+use crate::{DataError, Result};
 
 /// How far a timestamp may be from its frame's time, in seconds (upstream: `tolerance_s`).
 const TOLERANCE_S: f64 = 1e-4;
@@ -79,9 +80,12 @@ impl fmt::Display for Report {
     }
 }
 
-/// Verifies the data set in the folder `root`: all files are there and agree with each other and with their checksums,
-/// every index, time and instruction fits, every number is finite, every image decodes and has its size, and the
-/// statistics are those of the data. `progress` is called after each episode, from several threads.
+/// Verifies the data set in the folder `root`. `progress` is called after each episode, from several threads.
+///
+/// - All files exist and agree with each other and with their checksums.
+/// - Every index, time and instruction is consistent.
+/// - Every number is finite, and every image decodes to its declared size.
+/// - The statistics are those of the data.
 pub fn check(root: impl AsRef<Path>, progress: &(dyn Fn() + Sync)) -> Report {
     let root = root.as_ref();
     let mut report = Report::default();
@@ -204,17 +208,20 @@ impl Scan {
         let mut find = |severity, text: String| {
             self.findings.push(Finding { severity, message: format!("episode {index}{text}") });
         };
-        let seconds = episode.column("timestamp").ok().and_then(|column| column.to_f64()).unwrap_or_default();
+        let seconds = episode.column(TIMESTAMP).ok().and_then(|column| column.to_f64()).unwrap_or_default();
         let wrong = seconds.iter().enumerate().find(|(frame, seconds)| {
             let expected = *frame as f64 / f64::from(dataset.fps());
-            // float32 seconds are coarser than the tolerance after half an hour.
+            // Seconds in float32 are coarser than the tolerance after half an hour.
             (*seconds - expected).abs() > TOLERANCE_S.max(expected * f64::from(f32::EPSILON))
         });
         if let Some((frame, found)) = wrong {
             let expected = frame as f64 / f64::from(dataset.fps());
             find(
                 Severity::Error,
-                format!(", frame {frame}: `timestamp` must be {expected} s at {} fps, found {found} s", dataset.fps()),
+                format!(
+                    ", frame {frame}: `{TIMESTAMP}` must be {expected} s at {} fps, found {found} s",
+                    dataset.fps()
+                ),
             );
         }
         let in_frames: BTreeSet<&str> = episode.tasks().iter().map(|task| &**task).collect();
@@ -244,8 +251,10 @@ fn pixel_stats(camera: &Camera) -> Result<FeatureStats> {
     Ok(total.stats())
 }
 
-/// Compares declared statistics with recomputed ones. Those of cameras may come from a subsample, from before a lossy
-/// compression, or from sums in `float32`, so only large differences are reported, as warnings.
+/// Compares declared statistics with recomputed ones.
+///
+/// For cameras, only large differences are reported, as warnings. Their declared values may come from a subsample, from
+/// images before lossy compression, or from sums in `float32`.
 fn compare(place: &str, declared: &Stats, computed: &Stats, findings: &mut Vec<Finding>) {
     for (name, computed) in computed.iter() {
         let Some(declared) = declared.get(name) else {

@@ -1,7 +1,10 @@
 //! YCbCr pictures become 8-bit RGB, as FFmpeg's `swscale` does it.
 //!
-//! Glossary (ITU-R BT.601-7, BT.709-6, H.273): `kr`, `kb` weights of red and blue in luma; limited range puts luma in
-//! `[16, 235]` and chroma in `[16, 240]`, full range in `[0, 255]`; chroma is centred at 128.
+//! Glossary (ITU-R BT.601-7, BT.709-6, H.273):
+//!
+//! - `kr` and `kb` are the weights of red and blue in luma.
+//! - Limited range puts luma in `[16, 235]` and chroma in `[16, 240]`; full range puts both in `[0, 255]`.
+//! - Chroma is centred at 128.
 //!
 //! ```text
 //! y = (Y - offset) * scale_y          R = y + 2 (1 - kr) cr
@@ -9,8 +12,8 @@
 //! cr = (Cr - 128) * scale_c           G = (y - kr R - kb B) / (1 - kr - kb)
 //! ```
 //!
-//! A picture that does not name its matrix is BT.601, which is `swscale`'s default and so what LeRobot's own reader
-//! gives. Subsampled chroma is repeated, not interpolated, as in `swscale`'s unscaled conversion.
+//! A picture without a named matrix is taken as BT.601: that is the default of `swscale`, and so of LeRobot's reader.
+//! Subsampled chroma is repeated, not interpolated, as in `swscale`'s unscaled conversion.
 
 /// Weights of red and blue.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use robomamba_policy::{FeatureSpec, NormMode, NormStats};
 
 use crate::column::{Column, Mismatch};
+use crate::columns::{ACTION, EPISODE_INDEX, FRAME_INDEX, INDEX, STATE, TASK_INDEX};
 use crate::episode::{Camera, Episode, Frames};
 use crate::episodes::{self, EpisodeMeta, VideoSpan};
 use crate::features::{DType, Feature, Features};
@@ -21,7 +22,7 @@ use crate::parquet_file::ParquetFile;
 use crate::stats::{FeatureStats, Stats};
 use crate::tasks::Tasks;
 use crate::video::VideoFile;
-use crate::{ACTION, DataError, Result, STATE};
+use crate::{DataError, Result};
 
 /// An opened data set: all metadata is read and validated, frames are read episode by episode.
 #[derive(Clone, Debug)]
@@ -336,7 +337,7 @@ impl Rows<'_> {
     fn check_order(&self) -> Result<()> {
         let from = self.meta.from;
         let expected: [(&str, &dyn Fn(usize) -> usize); 3] =
-            [("episode_index", &|_| self.meta.index), ("frame_index", &|row| row), ("index", &|row| from + row)];
+            [(EPISODE_INDEX, &|_| self.meta.index), (FRAME_INDEX, &|row| row), (INDEX, &|row| from + row)];
         for (name, expected) in expected {
             let found = self.file.indices(&self.batch, name)?;
             if let Some(row) = (0..found.len()).find(|&row| found[row] != expected(row)) {
@@ -350,10 +351,10 @@ impl Rows<'_> {
     fn tasks(&self) -> Result<Vec<Arc<str>>> {
         let task = |index: usize| {
             self.dataset.tasks.get(index).cloned().ok_or_else(|| {
-                let expected = format!("`task_index` below {}", self.dataset.tasks.len());
+                let expected = format!("`{TASK_INDEX}` below {}", self.dataset.tasks.len());
                 DataError::invalid(&self.file.path, expected, index.to_string())
             })
         };
-        self.file.indices(&self.batch, "task_index")?.into_iter().map(task).collect()
+        self.file.indices(&self.batch, TASK_INDEX)?.into_iter().map(task).collect()
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use robomamba_policy::{Image, Observation};
 
 use crate::column::Column;
+use crate::columns::{ACTION, STATE, SUCCESS};
 use crate::image::{EncodedFrames, decode_png};
 use crate::video::VideoClip;
-use crate::{ACTION, DataError, Result, STATE, SUCCESS};
+use crate::{DataError, Result};
 
 /// All frames of one camera over an episode; decoded only when asked for.
 #[derive(Clone, Debug)]

@@ -12,11 +12,12 @@ use serde_json::{Map, Value, json};
 
 use crate::atomic::{missing_or_unreadable, write_file};
 use crate::column::{Column, Mismatch, Values};
+use crate::columns::{EPISODE_INDEX, SUCCESS, episodes as episode_columns};
 use crate::features::{DType, Features};
 use crate::layout::{self, FileId};
 use crate::parquet_file::{ParquetFile, properties};
 use crate::stats::{FeatureStats, QUANTILES, Stats, StatsLayout};
-use crate::{DataError, Result, SUCCESS};
+use crate::{DataError, Result};
 
 /// What is known of an episode without reading its frames.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,11 +68,11 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
 }
 
 pub(crate) fn load(root: &Path, features: &Features) -> Result<Vec<EpisodeMeta>> {
-    let success = format!("stats/{SUCCESS}/max");
+    let success = episode_columns::stat(SUCCESS, "max");
     let mut episodes = Vec::new();
     for path in files(root)? {
         let file = ParquetFile::open(&path, "episode metadata")?;
-        let batch = file.read_all(|name| !name.starts_with("stats/") || name == success)?;
+        let batch = file.read_all(|name| !name.starts_with(episode_columns::STATS) || name == success)?;
         append(&file, &batch, features, &mut episodes)?;
     }
     episodes.sort_by_key(|episode| episode.index);
@@ -80,19 +81,22 @@ pub(crate) fn load(root: &Path, features: &Features) -> Result<Vec<EpisodeMeta>>
 
 fn append(file: &ParquetFile, batch: &RecordBatch, features: &Features, out: &mut Vec<EpisodeMeta>) -> Result<()> {
     let indices = |name: &str| file.indices(batch, name);
-    let (index, length, from) = (indices("episode_index")?, indices("length")?, indices("dataset_from_index")?);
-    let (chunk, number) = (indices("data/chunk_index")?, indices("data/file_index")?);
-    let tasks = text_lists(file, batch, "tasks")?;
+    let (index, length, from) =
+        (indices(EPISODE_INDEX)?, indices(episode_columns::LENGTH)?, indices(episode_columns::FROM_INDEX)?);
+    let (chunk, number) = (indices(episode_columns::DATA_CHUNK)?, indices(episode_columns::DATA_FILE)?);
+    let tasks = text_lists(file, batch, episode_columns::TASKS)?;
     let success = batch
-        .column_by_name(&format!("stats/{SUCCESS}/max"))
+        .column_by_name(&episode_columns::stat(SUCCESS, "max"))
         .and_then(|array| Column::from_arrow(array, 1).ok()?.to_f64());
     let mut spans = vec![Vec::new(); index.len()];
     for (camera, _) in features.iter().filter(|(_, feature)| feature.dtype == DType::Video) {
-        let key = |name: &str| format!("videos/{camera}/{name}");
-        let (chunk, number) = (indices(&key("chunk_index"))?, indices(&key("file_index"))?);
-        let from_s = file.values(batch, &key("from_timestamp"), 1)?.to_f64().ok_or_else(|| {
-            file.mismatch(&key("from_timestamp"), Mismatch { expected: "a number".into(), found: "text".into() })
-        })?;
+        let (chunk, number) =
+            (indices(&episode_columns::video_chunk(camera))?, indices(&episode_columns::video_file(camera))?);
+        let column = episode_columns::video_from_s(camera);
+        let from_s = file
+            .values(batch, &column, 1)?
+            .to_f64()
+            .ok_or_else(|| file.mismatch(&column, Mismatch { expected: "a number".into(), found: "text".into() }))?;
         for (row, spans) in spans.iter_mut().enumerate() {
             let file = FileId { chunk: chunk[row], file: number[row] };
             spans.push(VideoSpan { camera: camera.into(), file, from_s: from_s[row] });
@@ -133,8 +137,8 @@ pub(crate) fn load_stats(root: &Path, features: &Features) -> Result<Vec<Stats>>
     let mut rows = Vec::new();
     for path in files(root)? {
         let file = ParquetFile::open(&path, "episode metadata")?;
-        let batch = file.read_all(|name| name == "episode_index" || name.starts_with("stats/"))?;
-        for (row, index) in file.indices(&batch, "episode_index")?.into_iter().enumerate() {
+        let batch = file.read_all(|name| name == EPISODE_INDEX || name.starts_with(episode_columns::STATS))?;
+        for (row, index) in file.indices(&batch, EPISODE_INDEX)?.into_iter().enumerate() {
             rows.push((index, row_stats(&batch, row, features)));
         }
     }
@@ -146,7 +150,7 @@ fn row_stats(batch: &RecordBatch, row: usize, features: &Features) -> Stats {
     let of_feature = |name: &str| {
         let mut map = Map::new();
         for stat in ["min", "max", "mean", "std", "count"].into_iter().chain(QUANTILES.map(|(name, _)| name)) {
-            let Some(array) = batch.column_by_name(&format!("stats/{name}/{stat}")) else { continue };
+            let Some(array) = batch.column_by_name(&episode_columns::stat(name, stat)) else { continue };
             // Cameras have `[channels, 1, 1]`; only whether there is nesting matters for reading them back.
             let nested = matches!(array.data_type(), DataType::List(field) if field.data_type().is_nested());
             let values = list_values(array, row)?;
@@ -191,21 +195,21 @@ fn to_batch(rows: &[EpisodeRow]) -> Result<RecordBatch, arrow::error::ArrowError
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| get(&row.meta) as i64)))
     };
     let mut columns = vec![
-        ("episode_index".to_string(), integers(&|meta| meta.index)),
-        ("tasks".into(), tasks_column(rows)),
-        ("length".into(), integers(&|meta| meta.length)),
-        ("data/chunk_index".into(), integers(&|meta| meta.file.chunk)),
-        ("data/file_index".into(), integers(&|meta| meta.file.file)),
-        ("dataset_from_index".into(), integers(&|meta| meta.from)),
-        ("dataset_to_index".into(), integers(&|meta| meta.from + meta.length)),
+        (EPISODE_INDEX.to_string(), integers(&|meta| meta.index)),
+        (episode_columns::TASKS.into(), tasks_column(rows)),
+        (episode_columns::LENGTH.into(), integers(&|meta| meta.length)),
+        (episode_columns::DATA_CHUNK.into(), integers(&|meta| meta.file.chunk)),
+        (episode_columns::DATA_FILE.into(), integers(&|meta| meta.file.file)),
+        (episode_columns::FROM_INDEX.into(), integers(&|meta| meta.from)),
+        (episode_columns::TO_INDEX.into(), integers(&|meta| meta.from + meta.length)),
     ];
     let names: Vec<&str> = rows.first().map(|row| row.stats.iter().map(|(name, _)| name).collect()).unwrap_or_default();
     for name in names {
         let stats: Vec<&FeatureStats> = rows.iter().filter_map(|row| row.stats.get(name)).collect();
         columns.extend(stats_columns(name, &stats));
     }
-    columns.push(("meta/episodes/chunk_index".into(), integers(&|_| 0)));
-    columns.push(("meta/episodes/file_index".into(), integers(&|_| 0)));
+    columns.push((episode_columns::OWN_CHUNK.into(), integers(&|_| 0)));
+    columns.push((episode_columns::OWN_FILE.into(), integers(&|_| 0)));
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
 }
 
@@ -229,10 +233,10 @@ fn stats_columns(name: &str, stats: &[&FeatureStats]) -> Vec<(String, ArrayRef)>
                 array = list_of(array, singles);
             }
         }
-        columns.push((format!("stats/{name}/{stat}"), list_of(array, rows.iter().map(|row| row.len()))));
+        columns.push((episode_columns::stat(name, stat), list_of(array, rows.iter().map(|row| row.len()))));
         if stat == "std" {
             let counts = Int64Array::from_iter_values(stats.iter().map(|stats| stats.count as i64));
-            columns.push((format!("stats/{name}/count"), list_of(Arc::new(counts), stats.iter().map(|_| 1))));
+            columns.push((episode_columns::stat(name, "count"), list_of(Arc::new(counts), stats.iter().map(|_| 1))));
         }
     }
     columns

@@ -11,7 +11,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum DataError {
     /// A file that the format requires is not there.
-    #[error("{} is missing ({what}); copy the whole data set again or record it anew", path.display())]
+    #[error("{} is missing ({what}); copy the whole data set again or record it again", path.display())]
     Missing {
         /// What the file holds.
         what: &'static str,
@@ -35,7 +35,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// A parquet file is damaged or truncated.
-    #[error("{} is not a readable parquet file: {source}; restore it from a copy or record it anew", path.display())]
+    #[error("{} is not a readable parquet file: {source}; restore it from a copy or record it again", path.display())]
     Parquet {
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum DataError {
         source: ParquetError,
     },
     /// A JSON file is damaged or lacks a field.
-    #[error("{}: {source}; restore it from a copy or record it anew", path.display())]
+    #[error("{}: {source}; restore it from a copy or record it again", path.display())]
     Json {
         /// The file.
         path: PathBuf,

@@ -8,7 +8,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::{ACTION, DataError, Result, STATE};
+use crate::columns::{ACTION, EPISODE_INDEX, FRAME_INDEX, INDEX, STATE, TASK_INDEX, TIMESTAMP};
+use crate::{DataError, Result};
 
 /// Type of a feature, named as in NumPy, or `image` (PNG in parquet) and `video` (a track of an MP4 file).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +116,7 @@ impl Feature {
         (names.len() == self.dim()).then_some(names)
     }
 
-    /// Height and width in pixels of a camera; the names tell where the channels are.
+    /// Height and width in pixels of a camera; the names of the dimensions say which one is the channels.
     pub fn image_size(&self) -> Option<(usize, usize)> {
         let &[a, b, c] = self.shape.as_slice() else { return None };
         let channels_first = self.names.get(0).and_then(Value::as_str).is_some_and(|name| name.starts_with("channel"));
@@ -139,11 +140,11 @@ pub struct Features(Vec<(String, Feature)>);
 impl Features {
     /// Features that the format adds to every frame.
     pub const DEFAULT: [(&'static str, DType); 5] = [
-        ("timestamp", DType::Float32),
-        ("frame_index", DType::Int64),
-        ("episode_index", DType::Int64),
-        ("index", DType::Int64),
-        ("task_index", DType::Int64),
+        (TIMESTAMP, DType::Float32),
+        (FRAME_INDEX, DType::Int64),
+        (EPISODE_INDEX, DType::Int64),
+        (INDEX, DType::Int64),
+        (TASK_INDEX, DType::Int64),
     ];
 
     /// Cameras (as images), `observation.state` and `action` of a robot.

@@ -11,9 +11,9 @@
 //! videos/KEY/chunk-000/file-000.mp4         cameras of dtype `video`, several episodes per file
 //! ```
 //!
-//! [`Dataset`] reads such a folder, whoever wrote it; [`DatasetWriter`] records one, in parallel over
-//! episodes, and survives being killed at any time; [`check`] verifies every frame of one.
-//! The layout follows `lerobot/datasets` of LeRobot 0.6.1.
+//! [`Dataset`] reads such a folder from any writer. [`DatasetWriter`] records one, in parallel over episodes, and may
+//! be killed at any time. [`check`] verifies every frame. [`columns`] names all columns. The layout follows
+//! `lerobot/datasets` of LeRobot 0.6.1.
 #![forbid(unsafe_code)]
 
 mod assemble;
@@ -21,6 +21,7 @@ mod atomic;
 mod check;
 mod colour;
 mod column;
+pub mod columns;
 mod dataset;
 mod episode;
 mod episodes;
@@ -40,6 +41,7 @@ mod writer;
 
 pub use check::{Finding, Report, Severity, check, compute_stats};
 pub use column::{Column, Values};
+pub use columns::{ACTION, STATE, SUCCESS};
 pub use dataset::Dataset;
 pub use episode::{Camera, Episode};
 pub use episodes::EpisodeMeta;
@@ -54,10 +56,3 @@ pub use writer::{DatasetWriter, EpisodeWriter, Frame, Value, WriterConfig};
 
 /// Result of this crate's functions.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;
-
-/// Feature with the outcome: true in the last frame of a successful episode, false elsewhere.
-pub const SUCCESS: &str = "next.success";
-/// Feature with the robot's own state.
-pub const STATE: &str = "observation.state";
-/// Feature with the command that was executed after the observation.
-pub const ACTION: &str = "action";

@@ -54,7 +54,7 @@ impl ParquetFile {
         entries.iter().find(|entry| entry.key == key)?.value.as_deref()
     }
 
-    /// Rows `start..start + length` of the columns for which `wanted` says so, decoding only the row groups they lie in.
+    /// Rows `start..start + length` of the `wanted` columns. Only the row groups that hold them are decoded.
     pub(crate) fn read(&self, start: usize, length: usize, wanted: impl Fn(&str) -> bool) -> Result<RecordBatch> {
         let file = File::open(&self.path).map_err(DataError::read(&self.path))?;
         let (groups, offset) = self.row_groups(start, length);
@@ -139,7 +139,7 @@ impl ParquetFile {
     }
 }
 
-/// What is wrong with the places and sizes in a footer; the parquet crate takes them as they are.
+/// What is wrong with the offsets and sizes in a footer; the parquet crate does not check them.
 fn bad_footer(footer: &ArrowReaderMetadata, size: u64) -> Option<String> {
     let metadata = footer.metadata();
     let rows = metadata.file_metadata().num_rows();
@@ -173,8 +173,10 @@ pub(crate) fn properties<'a>(opaque: impl Iterator<Item = &'a str>) -> WriterPro
     builder.build()
 }
 
-/// The schema with one more entry in its own metadata: Arrow's readers (pandas, Hugging Face `datasets`) look there, and
-/// not at the file's key-value metadata, when a file carries an Arrow schema.
+/// The schema with one more entry in its own metadata.
+///
+/// Arrow's readers (pandas, Hugging Face `datasets`) read it instead of the file's key-value metadata when a file has
+/// an Arrow schema.
 pub(crate) fn with_metadata(schema: &Schema, key: &str, value: &str) -> SchemaRef {
     let mut metadata = schema.metadata().clone();
     metadata.insert(key, value);

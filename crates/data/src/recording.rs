@@ -1,7 +1,7 @@
 //! `meta/recording.json`: how a data set of ours was made, and checksums of its files.
 //!
-//! LeRobot does not know this file and ignores it. It lets an interrupted recording go on only with the settings it
-//! began with, and lets [`check`](crate::check) find every flipped bit.
+//! LeRobot ignores this file. An interrupted recording continues only with the settings in it, and
+//! [`check`](crate::check()) finds every flipped bit by its checksums.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -29,7 +29,7 @@ pub struct Recording {
     pub episodes: usize,
     /// Features without those that the format adds.
     pub features: Features,
-    /// Whatever else decides the content (task family, seeds, versions), as the recorder says.
+    /// What else determines the content (task family, seeds, versions), as the recorder states it.
     pub recipe: Value,
     /// All other files of the data set; empty while it is being recorded.
     #[serde(default)]
@@ -97,8 +97,9 @@ impl Recording {
     }
 }
 
-/// SHA-256 in hexadecimal over the names and contents of all files of the data set in the folder `root`: equal for data sets that
-/// are equal to the byte.
+/// SHA-256 in hexadecimal over the names and contents of all files below `root`.
+///
+/// Data sets that are equal to the byte have equal digests.
 ///
 /// # Errors
 /// When a file cannot be read.

@@ -1,7 +1,7 @@
 //! One recorded episode as a file of the working folder.
 //!
-//! A shard holds the columns that do not depend on the other episodes (features, timestamp, frame index, instruction as
-//! text), and the episode's statistics as file metadata. It is written whole or not at all.
+//! A shard holds the columns that do not depend on other episodes: features, timestamp, frame index, and the
+//! instruction as text. The episode's statistics are its file metadata. It is written whole or not at all.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use serde_json::{Map, Value};
 
 use crate::atomic::write_file;
 use crate::column::{Column, Mismatch, Values};
+use crate::columns::{FRAME_INDEX, TASK, TIMESTAMP};
 use crate::parquet_file::{ParquetFile, properties};
 use crate::stats::{FeatureStats, Stats};
 use crate::{DataError, Result};
 
-const TASK: &str = "task";
 const STATS: &str = "stats";
 
 /// A recorded episode: instruction of every frame, columns by name, statistics.
@@ -90,12 +90,12 @@ pub(crate) fn image_column(bytes: Vec<u8>, lengths: &[usize]) -> ArrayRef {
 pub(crate) fn clock_columns(frames: usize, fps: u32) -> [(&'static str, Column); 2] {
     let seconds = (0..frames).map(|frame| (frame as f64 / f64::from(fps)) as f32).collect();
     [
-        ("timestamp", Column::new(1, Values::F32(seconds))),
-        ("frame_index", Column::new(1, Values::Int((0..frames as i64).collect()))),
+        (TIMESTAMP, Column::new(1, Values::F32(seconds))),
+        (FRAME_INDEX, Column::new(1, Values::Int((0..frames as i64).collect()))),
     ]
 }
 
-/// A column with the same integer, or counting up from it, in every row.
+/// A column with the same integer in every row.
 pub(crate) fn constant(value: usize, frames: usize) -> Column {
     Column::new(1, Values::Int(vec![value as i64; frames]))
 }

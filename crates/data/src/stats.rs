@@ -1,12 +1,14 @@
 //! Statistics of features over episodes and over the whole data set (upstream: `compute_stats.py`).
 //!
-//! Per episode: min, max, mean, std (of the population), count, and five quantiles that are read off a histogram of
-//! 5000 bins. The data set's statistics combine those of the episodes, weighted by their counts; its quantiles are
-//! weighted means of the episodes' quantiles, as in LeRobot 0.6.1.
+//! An episode has min, max, mean, std (of the population), count, and five quantiles from a histogram of 5000 bins.
+//! The data set's statistics combine those of the episodes, weighted by their counts. Its quantiles are weighted means
+//! of the episodes' quantiles, as in LeRobot 0.6.1.
 //!
-//! Two departures, both towards the exact value: sums run in `f64` (upstream's run in `f32` and lose the std of nearly
-//! constant images), and images are counted in every frame and pixel, where upstream takes a subsample of at least 100
-//! frames and skips pixels of images above 300 pixels.
+//! Two departures from upstream make the values more exact:
+//!
+//! - Sums run in `f64`. Upstream's run in `f32` and lose the std of nearly constant images.
+//! - Images are counted in every frame and pixel. Upstream takes a subsample of at least 100 frames, and skips pixels
+//!   of images above 300 pixels.
 
 use std::path::Path;
 
@@ -89,8 +91,8 @@ impl FeatureStats {
         }
     }
 
-    /// Combines the statistics of several episodes (upstream: `aggregate_feature_stats` of 0.6.1). None without episodes
-    /// or when their dimensions differ.
+    /// Combines the statistics of several episodes (upstream: `aggregate_feature_stats` of 0.6.1).
+    /// `None` without episodes, or when their dimensions differ.
     pub fn aggregate(parts: &[&Self]) -> Option<Self> {
         let first = parts.first()?;
         let dim = first.min.len();
@@ -234,7 +236,7 @@ impl Weighted {
     }
 }
 
-/// Linear interpolation within the first bin up to which at least `target` values lie.
+/// Linear interpolation within the first bin whose cumulative count reaches `target`.
 fn quantile(cumulative: &[f64], edges: &[f64], target: f64) -> f64 {
     let bin = cumulative.partition_point(|count| *count < target);
     match bin {
@@ -263,7 +265,8 @@ impl Default for PixelCounts {
 
 impl PixelCounts {
     pub(crate) fn of(image: &Image) -> Self {
-        // Several narrow counters in turn: neighbouring pixels are mostly equal, and one counter would wait for itself.
+        // Alternating counters: neighbouring pixels are mostly equal, and each update of one counter waits for the
+        // last.
         let mut lanes = vec![[[0u32; 256]; CHANNELS]; 4];
         for (i, pixel) in image.data().chunks_exact(CHANNELS).enumerate() {
             let lane = &mut lanes[i % 4];

@@ -217,12 +217,12 @@ fn to_rgb(picture: &Picture) -> Result<Image, String> {
     let (height, width) = (picture.height() as usize, picture.width() as usize);
     let subsampling = match picture.pixel_layout() {
         PixelLayout::I400 => None,
-        PixelLayout::I420 => Some((1, 1)),
-        PixelLayout::I422 => Some((0, 1)),
-        PixelLayout::I444 => Some((0, 0)),
+        PixelLayout::I420 => Some(Subsampling { rows: 1, columns: 1 }),
+        PixelLayout::I422 => Some(Subsampling { rows: 0, columns: 1 }),
+        PixelLayout::I444 => Some(Subsampling::NONE),
     };
     let luma = picture.plane(PlanarImageComponent::Y);
-    let luma = Plane::new(picture, PlanarImageComponent::Y, &luma, (0, 0));
+    let luma = Plane::new(picture, PlanarImageComponent::Y, &luma, Subsampling::NONE);
     let chroma = subsampling.map(|subsampling| {
         let planes = [PlanarImageComponent::U, PlanarImageComponent::V].map(|component| picture.plane(component));
         (planes, subsampling)
@@ -252,12 +252,22 @@ struct Plane<'a> {
     width: usize,
     /// Bits beyond eight.
     excess: usize,
-    /// Logarithm of the subsampling in rows and columns.
-    subsampling: (usize, usize),
+    subsampling: Subsampling,
+}
+
+/// Binary logarithms of the luma samples per sample of the component, along each axis.
+#[derive(Clone, Copy)]
+struct Subsampling {
+    rows: usize,
+    columns: usize,
+}
+
+impl Subsampling {
+    const NONE: Self = Self { rows: 0, columns: 0 };
 }
 
 impl<'a> Plane<'a> {
-    fn new(picture: &Picture, component: PlanarImageComponent, data: &'a [u8], subsampling: (usize, usize)) -> Self {
+    fn new(picture: &Picture, component: PlanarImageComponent, data: &'a [u8], subsampling: Subsampling) -> Self {
         Self {
             data,
             stride: picture.stride(component) as usize,
@@ -269,7 +279,7 @@ impl<'a> Plane<'a> {
 
     #[inline]
     fn at(&self, row: usize, column: usize) -> u8 {
-        let start = (row >> self.subsampling.0) * self.stride + (column >> self.subsampling.1) * self.width;
+        let start = (row >> self.subsampling.rows) * self.stride + (column >> self.subsampling.columns) * self.width;
         if self.width == 1 {
             return self.data[start];
         }

@@ -8,9 +8,9 @@
 //! DIR                            the finished data set, renamed from there
 //! ```
 //!
-//! A process that is killed loses only the episodes it was working on. When the same command runs again, it asks
-//! [`DatasetWriter::pending`] for the rest, and the finished data set is byte for byte the one of an uninterrupted run,
-//! provided that an episode's content depends on its index only.
+//! A killed process loses only its unfinished episodes. The next run asks [`DatasetWriter::pending`] for the rest. The
+//! finished data set equals that of an uninterrupted run to the byte, if an episode's content depends on its index
+//! only.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use robomamba_policy::Image;
 
 use crate::column::{Column, Values};
+use crate::columns::TASK;
 use crate::features::{DType, Feature, Features};
 use crate::image::encode_png;
 use crate::recording::Recording;
@@ -37,8 +38,8 @@ pub struct WriterConfig {
     pub robot_type: String,
     /// Number of episodes to record.
     pub episodes: usize,
-    /// Whatever else decides the content (task families, seeds, versions): only a recording with an equal recipe
-    /// continues an interrupted one.
+    /// What else determines the content: task families, seeds, versions.
+    /// Only a recording with an equal recipe continues an interrupted one.
     pub recipe: serde_json::Value,
 }
 
@@ -72,7 +73,7 @@ impl Value<'_> {
 /// One frame to record: the instruction and exactly one value for every feature, in any order.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
-    /// What the robot shall do.
+    /// The instruction.
     pub task: &'a str,
     /// Feature names and values.
     pub values: &'a [(&'a str, Value<'a>)],
@@ -91,9 +92,11 @@ impl DatasetWriter {
     /// Starts a recording into the folder `target`, or continues an interrupted one with the same settings.
     ///
     /// # Errors
-    /// [`DataError::AlreadyComplete`] when the very same recording is finished, [`DataError::Occupied`] when something
-    /// else is there, [`DataError::OtherRecording`] or [`DataError::Locked`] when the working folder is in use, and
-    /// whatever makes the settings or the disk unusable.
+    /// - [`DataError::AlreadyComplete`] when the same recording is finished.
+    /// - [`DataError::Occupied`] when something else has this name.
+    /// - [`DataError::OtherRecording`] when the working folder belongs to other settings.
+    /// - [`DataError::Locked`] when another process records there.
+    /// - Others when the settings are invalid or the disk cannot be written.
     pub fn create(target: impl AsRef<Path>, config: WriterConfig) -> Result<Self> {
         let target = target.as_ref();
         let recording = recording_of(config)?;
@@ -157,7 +160,7 @@ impl DatasetWriter {
 
 fn recording_of(config: WriterConfig) -> Result<Recording> {
     let names: Vec<&str> = config.features.iter().map(|(name, _)| name).collect();
-    let reserved: Vec<&str> = Features::DEFAULT.iter().map(|(name, _)| *name).chain(["task"]).collect();
+    let reserved: Vec<&str> = Features::DEFAULT.iter().map(|(name, _)| *name).chain([TASK]).collect();
     for (position, (name, feature)) in config.features.iter().enumerate() {
         if names[..position].contains(&name) || reserved.contains(&name) || name.is_empty() || name.contains('/') {
             return Err(DataError::Config(format!(
@@ -199,8 +202,9 @@ fn partial_folder(target: &Path) -> Result<PathBuf> {
     Ok(target.with_file_name(partial))
 }
 
-/// The target must not exist, or be empty. A working folder beside a finished data set is the leftover of a process that
-/// was killed between its last two steps.
+/// Refuses a target that exists and is not empty.
+///
+/// A working folder beside a finished data set was left by a process that was killed between its last two steps.
 fn refuse_existing(target: &Path, partial: &Path, recording: &Recording) -> Result<()> {
     let is_empty = fs::read_dir(target).map(|mut entries| entries.next().is_none());
     if !target.exists() || is_empty.unwrap_or(false) {
@@ -217,7 +221,7 @@ fn refuse_existing(target: &Path, partial: &Path, recording: &Recording) -> Resu
     }
 }
 
-/// The operating system releases the lock when the process ends, however it ends.
+/// Locks the working folder. The system releases the lock when the process ends, even when it is killed.
 fn lock(partial: &Path) -> Result<File> {
     let path = partial.join("lock");
     let file = File::create(&path).map_err(DataError::write(&path))?;
@@ -262,7 +266,7 @@ enum Buffer {
     Images(Images),
 }
 
-/// Encoded frames of one camera. A frame equal to the one before is neither encoded nor counted anew.
+/// Encoded frames of one camera. A frame equal to the one before is not encoded or counted again.
 #[derive(Debug, Default)]
 struct Images {
     bytes: Vec<u8>,
@@ -305,12 +309,12 @@ impl EpisodeWriter {
     /// Adds a frame. Its time is its number divided by the frame rate.
     ///
     /// # Errors
-    /// Names the feature that is missing, unknown, of another type or shape, or not finite; the episode is then unusable
-    /// and must be dropped.
+    /// Names the feature that is missing, unknown, not finite, or of another type or shape. The episode must be dropped
+    /// then.
     pub fn add_frame(&mut self, frame: &Frame) -> Result<()> {
         let place = Place { episode: self.index, frame: self.tasks.len() };
         if frame.task.trim().is_empty() {
-            return Err(place.error("task", "an instruction of at least one word", "an empty text"));
+            return Err(place.error(TASK, "an instruction of at least one word", "an empty text"));
         }
         if let Some((name, _)) =
             frame.values.iter().find(|(name, _)| self.columns.iter().all(|column| column.name != *name))
@@ -359,7 +363,7 @@ impl EpisodeWriter {
     }
 }
 
-/// Where a value that does not fit was found.
+/// Place of an invalid value.
 struct Place {
     episode: usize,
     frame: usize,

@@ -1,5 +1,5 @@
-//! A recording of ours in readers that we did not write: pandas and Hugging Face `datasets`, called as LeRobot calls
-//! them, and LeRobot itself where it is installed (`ROBOMAMBA_LEROBOT_PYTHON` names its interpreter).
+//! A recording of this crate in foreign readers: pandas and Hugging Face `datasets`, called as LeRobot calls them.
+//! LeRobot itself reads it where it is installed; `ROBOMAMBA_LEROBOT_PYTHON` names its interpreter.
 
 mod common;
 

@@ -18,8 +18,8 @@ const EPISODES: usize = 12;
 /// Set in the process that is going to be killed: where it records.
 const CHILD: &str = "ROBOMAMBA_TEST_RECORD_INTO";
 
-/// Held by a test that starts processes: between its fork and its exec, a new process holds every lock that a writer of
-/// another test has, even after that writer is gone.
+/// Held by a test that starts processes. Between fork and exec, a new process holds the locks of all writers of other
+/// tests, even after such a writer is gone.
 static STARTS_PROCESSES: Mutex<()> = Mutex::new(());
 
 /// Not a test of its own: what the killed process runs.

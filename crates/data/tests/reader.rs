@@ -219,7 +219,7 @@ fn flipped_bytes_never_panic() {
     });
 }
 
-/// Reads copies of a fixture each of which has another byte of `file` flipped.
+/// Reads copies of a fixture; each has another flipped byte of `file`.
 fn flip_bytes(kind: &str, file: &str) {
     let (_folder, root) = copy(kind);
     let good = fs::read(root.join(file)).unwrap();

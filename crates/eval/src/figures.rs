@@ -27,7 +27,7 @@ pub struct Figures {
     pub steps: u64,
     /// Size of the policy's recurrent state.
     pub state_bytes: StateBytes,
-    /// Most memory that the process occupied, in 10^6 bytes; null where the system does not tell.
+    /// Most memory that the process occupied, in 10^6 bytes; null where the system does not report it.
     pub peak_rss_mb: Option<f64>,
     /// Where this was measured.
     pub machine: Machine,

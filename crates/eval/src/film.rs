@@ -1,25 +1,25 @@
-//! Film strips: a few pictures of an episode, evenly spaced, although its length is not known beforehand.
+//! Film strips: a few images of an episode, evenly spaced, although its length is not known beforehand.
 
 use robomamba_policy::Image;
 
 use crate::EvalError;
 use crate::png::encode_png;
 
-/// Pictures of one strip at most; at least half as many if the episode is long enough.
+/// Images of one strip at most; at least half as many if the episode is long enough.
 const STILLS_MAX: usize = 12;
 
-/// One picture.
+/// One image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Still {
     /// Control step that it shows the beginning of.
     pub step: usize,
-    /// The picture as PNG.
+    /// The image as PNG.
     pub png: Vec<u8>,
 }
 
-/// Collects the pictures of one episode.
+/// Collects the images of one episode.
 ///
-/// It keeps every `stride`-th picture; when there are too many, it drops every other one and doubles the stride.
+/// It keeps every `stride`-th image; when there are too many, it drops every other one and doubles the stride.
 #[derive(Clone, Debug)]
 pub struct Film {
     stride: usize,
@@ -33,12 +33,12 @@ impl Default for Film {
 }
 
 impl Film {
-    /// Whether the picture of `step` is to be added.
+    /// Whether the image of `step` is to be added.
     pub fn wants(&self, step: usize) -> bool {
         step.is_multiple_of(self.stride)
     }
 
-    /// Adds the picture of `step`.
+    /// Adds the image of `step`.
     ///
     /// # Errors
     /// When it cannot be encoded.
@@ -53,7 +53,7 @@ impl Film {
         Ok(())
     }
 
-    /// The strip, with the picture after the last step at its end.
+    /// The strip, with the image after the last step at its end.
     ///
     /// # Errors
     /// When it cannot be encoded.

@@ -1,4 +1,4 @@
-//! Results of robot policies, whoever ran them.
+//! Results of robot policies, from any simulator or robot.
 //!
 //! An [`EpisodeRecord`] is the one form of a result. [`scores`] summarises records by task with Wilson intervals,
 //! [`records_page`] draws any files of them, and [`demonstration_page`] adds film strips, actions and latencies.

@@ -44,12 +44,12 @@ fn cpu_name() -> Option<String> {
     field(&cpuinfo, "model name").map(str::to_string)
 }
 
-/// Most memory that this process ever occupied, in MB (10^6 bytes); `None` where `/proc` does not tell.
+/// Most memory that this process ever occupied, in MB (10^6 bytes); `None` where `/proc` does not report it.
 pub fn peak_rss_mb() -> Option<f64> {
     peak_rss_of(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Memory that this process occupies now, in bytes; `None` where `/proc` does not tell.
+/// Memory that this process occupies now, in bytes; `None` where `/proc` does not report it.
 pub fn rss_bytes() -> Option<i64> {
     rss_of(&fs::read_to_string("/proc/self/status").ok()?)
 }

@@ -1,11 +1,11 @@
-//! The one form of a result: an [`EpisodeRecord`], whoever ran the episode.
+//! The one form of a result, from any simulator or robot: an [`EpisodeRecord`].
 //!
 //! A file of records holds one JSON object per line (JSON Lines). Simulators outside of this project write the same
 //! form:
 //!
 //! ```json
 //! {"suite": "libero", "task": "SCENE3", "seed": 7, "outcome": "succeeded", "steps": 212}
-//! {"suite": "libero", "task": "SCENE3", "seed": 8, "outcome": {"failed": {"reason": "fell", "step": 9}}, "steps": 9}
+//! {"suite": "libero_10", "task": "S8", "seed": 8, "steps": 9, "outcome": {"failed": {"reason": "drop", "step": 9}}}
 //! ```
 
 use std::fmt::Write;
@@ -33,13 +33,13 @@ pub struct EpisodeRecord {
     pub outcome: Outcome,
     /// Number of control steps.
     pub steps: usize,
-    /// Fraction of the task that was done, in `[0, 1]`; absent where the suite does not tell.
+    /// Fraction of the task that was done, in `[0, 1]`; absent where the suite does not define it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<f32>,
     /// Instruction at the first step.
     #[serde(default)]
     pub instruction: String,
-    /// Time from observation to actions; absent where nobody measured it.
+    /// Time from observation to actions; absent where it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
 }

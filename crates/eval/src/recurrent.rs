@@ -1,4 +1,4 @@
-//! The control that shows what memory is worth: a policy that forgets everything before each step.
+//! The ablation of memory: a policy that forgets everything before each step.
 
 use robomamba_policy::{ActionChunk, Episode, FeatureSpec, Observation, Outcome, Policy, PolicyError};
 use serde::{Deserialize, Serialize};
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecurrentState {
-    /// It is carried, as it is meant to be.
+    /// It is carried, as intended.
     #[default]
     Carried,
-    /// The episode begins anew before each step.
+    /// It is reset before each step.
     ResetAtEveryStep,
 }
 

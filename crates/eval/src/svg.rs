@@ -134,7 +134,7 @@ impl LogAxis {
 pub struct Series {
     /// Name in the legend.
     pub name: String,
-    /// Pairs of x and y.
+    /// Coordinates `(x, y)`.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -243,7 +243,7 @@ pub fn traces(lines: &[Line], range: (f32, f32), height: f64) -> String {
         let _ = write!(
             svg,
             r#"<polyline class="line line{index}" points="{}"/>"#,
-            points(&frame, &line.values, range, steps)
+            points(&frame, &line.values, Axes { low: range.0, high: range.1, steps })
         );
     }
     let y = frame.bottom() + 14.0;
@@ -256,7 +256,15 @@ pub fn traces(lines: &[Line], range: (f32, f32), height: f64) -> String {
     svg + "</svg>"
 }
 
-fn points(frame: &Frame, values: &[f32], (low, high): (f32, f32), steps: usize) -> String {
+/// What a plot's axes span: values from `low` to `high`, and control steps.
+struct Axes {
+    low: f32,
+    high: f32,
+    steps: usize,
+}
+
+fn points(frame: &Frame, values: &[f32], axes: Axes) -> String {
+    let Axes { low, high, steps } = axes;
     let stride = values.len().div_ceil(POINTS_MAX).max(1);
     let mut text = String::new();
     for (step, value) in values.iter().enumerate().step_by(stride) {

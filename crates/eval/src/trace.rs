@@ -10,7 +10,7 @@ use crate::{EpisodeRecord, EvalError};
 pub struct Trace {
     /// How it went.
     pub record: EpisodeRecord,
-    /// Whether it counts: `false` where nobody can tell success.
+    /// Whether it counts: `false` where success cannot be judged.
     pub is_scored: bool,
     /// Names of the action's dimensions.
     pub action_names: Vec<String>,

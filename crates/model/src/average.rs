@@ -3,14 +3,16 @@
 use crate::{Checkpoint, ModelConfig, ModelError, Weights, param_specs};
 
 impl Checkpoint {
-    /// The checkpoint whose every weight is the mean of those of `checkpoints`, with the training configuration of the last of them.
+    /// Averages the weights of `checkpoints`; the training configuration is that of the last one.
     ///
-    /// Stages of one training that ended on different data often do best together: what one of them has unlearnt the other still knows ("model soups",
-    /// Wortsman et al. 2022, arXiv 2203.05482). Models that were trained apart from each other from the beginning give nothing of use.
+    /// This is a model soup (Wortsman et al. 2022, arXiv 2203.05482). It combines stages of one training run that ended
+    /// on different data: one stage still performs what another one has forgotten. Models that share no training make
+    /// no useful average.
     ///
     /// # Errors
-    /// [`ModelError::NothingToAverage`] for fewer than two, [`ModelError::Unlike`] when they differ in anything but their weights, and the errors of
-    /// [`Weights::check`] when their weights are not those of their configuration.
+    /// - [`ModelError::NothingToAverage`] for fewer than two checkpoints.
+    /// - [`ModelError::Unlike`] when they differ in anything but their weights.
+    /// - Those of [`Weights::check`] when their weights do not fit their configuration.
     pub fn average(checkpoints: &[Self]) -> Result<Self, ModelError> {
         let [first, others @ ..] = checkpoints else { return Err(ModelError::NothingToAverage { found: 0 }) };
         let Some(last) = others.last() else { return Err(ModelError::NothingToAverage { found: 1 }) };

@@ -1,4 +1,4 @@
-//! The model card of a checkpoint that nobody has described yet.
+//! The generated model card of a new checkpoint.
 
 use crate::{BackboneConfig, ModelConfig, param_specs};
 

@@ -8,7 +8,7 @@ use crate::{
     BackboneConfig, ConnectorConfig, MambaConfig, ModelConfig, ModelError, TextConfig, TransformerConfig, VisionConfig,
 };
 
-/// No size of a real model comes near; below it, the number of values of a tensor cannot overflow.
+/// Largest size, far above that of any real model; up to it, the number of values of a tensor cannot overflow.
 const SIZE_MAX: usize = 1 << 20;
 
 impl ModelConfig {

@@ -21,8 +21,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use robomamba_policy::{FeatureSpec, NormStats, VectorStats};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use robomamba_policy::{FeatureSpec, NormStats, VectorSpec, VectorStats};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use crate::{
     Dtype, ModelConfig, ModelError, Tensors, TextTokenizer, Weights, card, folder, param_specs,
@@ -42,8 +45,8 @@ const CARD: &str = "README.md";
 const TRAIN_CONFIG: &str = "train_config.json";
 const REQUIRED: [&str; 6] = [CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR, TOKENIZER, CARD];
 
-const STATE: &str = "observation.state";
-const ACTION: &str = "action";
+const STATE: &str = FeatureSpec::STATE;
+const ACTION: &str = FeatureSpec::ACTION;
 
 /// A model with everything that is needed to run it.
 #[derive(Clone, Debug)]
@@ -82,7 +85,7 @@ impl Checkpoint {
         })
     }
 
-    /// Writes the folder `dir`, or replaces it, as a whole: after an error or a crash `dir` is what it was before.
+    /// Writes the folder `dir`, or replaces it, as a whole. After an error or a crash `dir` is unchanged.
     ///
     /// # Errors
     /// When the parts do not fit each other or cannot be written.
@@ -110,12 +113,12 @@ impl Checkpoint {
         staging.publish()
     }
 
-    /// A model of these parts, which fit each other, with its card.
+    /// A model of these parts, which must fit each other, with a generated card.
     pub fn new(weights: Weights, config: ModelConfig, stats: NormStats, tokenizer: TextTokenizer) -> Self {
         Self { card: card::card(&config), weights, config, stats, tokenizer, train_config: None }
     }
 
-    /// A model with random weights ([`Weights::random`]) that leaves state and action as they are.
+    /// A model with random weights ([`Weights::random`]) that does not normalise state and action.
     ///
     /// # Errors
     /// When the configuration makes no model or has a smaller vocabulary than the tokenizer.
@@ -132,8 +135,9 @@ impl Checkpoint {
     }
 }
 
-/// A checkpoint folder whose weights stay in their file until they are asked for, one tensor at a time, so that a model can be
-/// packed without ever being held twice.
+/// A checkpoint folder whose weights stay in their file until they are read, one tensor at a time.
+///
+/// A model can be packed from it without being held in memory twice.
 #[derive(Debug)]
 pub struct StoredCheckpoint {
     /// What the model is.
@@ -147,16 +151,16 @@ pub struct StoredCheckpoint {
 }
 
 impl StoredCheckpoint {
-    /// Verifies the folder `dir` and reads all but the weights, whose names, shapes and types are checked.
+    /// Verifies the folder `dir` and reads all but the weights. Names, shapes and types of the weights are checked.
     ///
     /// # Errors
-    /// As [`Checkpoint::load`], but for values that are not finite, which are found when they are read.
+    /// As [`Checkpoint::load`], except for weights that are not finite: reading them finds those.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let files = folder::verify(dir, &REQUIRED)?;
         Self::read(dir, files)
     }
 
-    /// Reads the folder whatever its manifest says.
+    /// Reads the folder without its manifest.
     fn read(dir: &Path, files: Vec<String>) -> Result<Self, ModelError> {
         let config = ConfigFile::read(dir)?;
         let weights = TensorFile::open(&dir.join(WEIGHTS))?;
@@ -171,42 +175,80 @@ impl StoredCheckpoint {
     }
 }
 
-/// Checks the checkpoint folder `dir` wholly and returns everything that is wrong with it; nothing when it is sound.
+/// Checks the checkpoint folder `dir` and returns every finding; nothing when the checkpoint is sound.
 ///
-/// Files are compared with the manifest. Where the parts can still be read, they are checked against each other, and
+/// Files are compared with the manifest. Each file that can be read is then checked against the configuration, and
 /// every weight for being finite.
 pub fn verify(dir: &Path) -> Vec<ModelError> {
     let mut findings = match folder::findings(dir, &REQUIRED) {
         Ok((_, findings)) => findings,
-        Err(error) => return vec![error],
+        Err(error) => vec![error],
     };
-    if findings.iter().all(|finding| !matches!(finding, ModelError::MissingFile { .. })) {
-        findings.extend(check_content(dir).err());
-    }
+    findings.extend(content_findings(dir));
     findings
 }
 
-/// Writes the manifest of the checkpoint folder `dir` anew, for files that were edited on purpose, and returns the names
-/// of those that had changed.
+/// Rewrites the manifest of the checkpoint folder `dir` after files were edited on purpose.
+///
+/// Returns the names of the files that were changed, added or removed.
 ///
 /// # Errors
-/// When the folder as it is makes no sound checkpoint; the manifest is untouched then.
+/// When the folder as it is makes no sound checkpoint, or has another format version; the manifest is untouched then.
 pub fn seal(dir: &Path) -> Result<Vec<String>, ModelError> {
-    let missing = REQUIRED.iter().find(|name| !dir.join(name).is_file());
-    if let Some(name) = missing {
+    if let Some(name) = REQUIRED.iter().find(|name| !dir.join(name).is_file()) {
         return Err(ModelError::MissingFile { path: dir.join(name), expected: REQUIRED.join(", ") });
     }
-    check_content(dir)?;
+    if let Some(finding) = content_findings(dir).into_iter().next() {
+        return Err(finding);
+    }
     let optional = [TRAIN_CONFIG].into_iter().filter(|name| dir.join(name).is_file());
     folder::seal(dir, &REQUIRED.into_iter().chain(optional).collect::<Vec<_>>())
 }
 
-/// Checks the parts of a folder against each other, whatever its manifest says.
-fn check_content(dir: &Path) -> Result<(), ModelError> {
-    let stored = StoredCheckpoint::read(dir, Vec::new())?;
-    read_text(&dir.join(CARD))?;
-    let specs = param_specs(&stored.config);
-    specs.iter().try_for_each(|spec| stored.values(&spec.name, &spec.shape).map(drop))
+/// All parts of a folder that cannot be read or contradict the configuration. The manifest is not read, and absent
+/// files are skipped.
+fn content_findings(dir: &Path) -> Vec<ModelError> {
+    let mut findings = Findings { dir, list: Vec::new() };
+    let config = findings.part(CONFIG, |_| ConfigFile::read(dir));
+    let weights = findings.part(WEIGHTS, TensorFile::open);
+    let state = findings.part(PREPROCESSOR, |path| Processor::read(path, STATE));
+    let action = findings.part(POSTPROCESSOR, |path| Processor::read(path, ACTION));
+    let tokenizer = findings.part(TOKENIZER, |path| TextTokenizer::from_json(&read(path)?));
+    findings.part(CARD, read_text);
+    findings.part(TRAIN_CONFIG, |path| parse::<IgnoredAny>(path, &read(path)?));
+    let mut list = findings.list;
+    let Some(config) = config else { return list };
+    list.extend(weights.map(|weights| weight_findings(weights, &config)).unwrap_or_default());
+    list.extend(state.and_then(|stats| check_stats(STATE, &stats, &config.features.state).err()));
+    list.extend(action.and_then(|stats| check_stats(ACTION, &stats, &config.features.action).err()));
+    list.extend(tokenizer.and_then(|tokenizer| check_vocabulary(&config, &tokenizer).err()));
+    list
+}
+
+/// Reads the parts of a folder and collects what is wrong with them.
+struct Findings<'a> {
+    dir: &'a Path,
+    list: Vec<ModelError>,
+}
+
+impl Findings<'_> {
+    /// What `read` makes of the file `name`; `None` when it is absent or has an error, which is collected.
+    fn part<T>(&mut self, name: &str, read: impl FnOnce(&Path) -> Result<T, ModelError>) -> Option<T> {
+        let path = self.dir.join(name);
+        if !path.is_file() {
+            return None;
+        }
+        read(&path).map_err(|error| self.list.push(error)).ok()
+    }
+}
+
+/// The first error of the layout, or else every tensor that is not finite.
+fn weight_findings(mut weights: TensorFile, config: &ModelConfig) -> Vec<ModelError> {
+    let specs = param_specs(config);
+    match weights.check(&specs) {
+        Ok(_) => specs.iter().filter_map(|spec| weights.read(&spec.name).err()).collect(),
+        Err(error) => vec![error],
+    }
 }
 
 impl Tensors for StoredCheckpoint {
@@ -220,8 +262,16 @@ impl Tensors for StoredCheckpoint {
 /// Checks configuration, statistics and tokenizer against each other.
 fn check_parts(config: &ModelConfig, stats: &NormStats, tokenizer: &TextTokenizer) -> Result<(), ModelError> {
     config.check()?;
-    stats.state.check(STATE, config.features.state.dim())?;
-    stats.action.check(ACTION, config.features.action.dim())?;
+    check_stats(STATE, &stats.state, &config.features.state)?;
+    check_stats(ACTION, &stats.action, &config.features.action)?;
+    check_vocabulary(config, tokenizer)
+}
+
+fn check_stats(feature: &str, stats: &VectorStats, spec: &VectorSpec) -> Result<(), ModelError> {
+    Ok(stats.check(feature, spec.dim())?)
+}
+
+fn check_vocabulary(config: &ModelConfig, tokenizer: &TextTokenizer) -> Result<(), ModelError> {
     let (vocab_size, n_piece) = (config.text.vocab_size, tokenizer.vocab_size());
     if n_piece > vocab_size {
         let expected = format!("at least {n_piece}, the pieces of the tokenizer");
@@ -244,7 +294,7 @@ pub(crate) fn read_layout(dir: &Path) -> Result<(ModelConfig, BTreeMap<String, D
 struct ConfigFile {
     r#type: String,
     format_version: u32,
-    /// LeRobot's view of the features; the model reads `model.features`.
+    /// The features in LeRobot's notation; the model reads `model.features`.
     input_features: BTreeMap<String, Feature>,
     output_features: BTreeMap<String, Feature>,
     model: ModelConfig,
@@ -288,7 +338,7 @@ impl ConfigFile {
     }
 }
 
-/// What is read first, so that another version is reported as such and not by its first new key.
+/// Read first, so that another version is reported as such and not by its first new key.
 #[derive(Deserialize)]
 struct ConfigHeader {
     r#type: String,

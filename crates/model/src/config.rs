@@ -1,5 +1,7 @@
-//! The configuration of a RoboMamba model. It is complete: with the weights it fixes the function that
-//! the model computes. Field names follow the Hugging Face configurations of the same parts.
+//! The configuration of a RoboMamba model.
+//!
+//! Together with the weights it determines the function that the model computes. Field names follow the Hugging Face
+//! configurations of the same parts.
 
 use robomamba_policy::FeatureSpec;
 use serde::{Deserialize, Serialize};
@@ -16,11 +18,11 @@ pub struct ModelConfig {
     pub text: TextConfig,
     /// Pools patches, words and state into one token per control step.
     pub connector: ConnectorConfig,
-    /// The recurrent trunk.
+    /// The recurrent backbone.
     pub backbone: BackboneConfig,
-    /// Turns the trunk's output into actions.
+    /// Turns the backbone's output into actions.
     pub action_head: ActionHeadConfig,
-    /// Turns the trunk's output into the probability that the episode succeeds.
+    /// Turns the backbone's output into the probability that the episode succeeds.
     pub confidence_head: ConfidenceHeadConfig,
 }
 
@@ -162,9 +164,10 @@ pub struct TextConfig {
     pub layer_norm_eps: f32,
 }
 
-/// The connector: `n_query` queries, conditioned on the instruction, attend over the patches of all
-/// cameras and the words; their concatenation, projected, plus the encoded state is the token of the
-/// control step.
+/// The connector, which turns patches, words and state into one token per control step.
+///
+/// `n_query` queries, conditioned on the instruction, attend over the patches of all cameras and the words. The token
+/// is the projection of their concatenation plus the encoded state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectorConfig {
@@ -182,7 +185,7 @@ pub struct ConnectorConfig {
     pub layer_norm_eps: f32,
 }
 
-/// The trunk that carries the state from control step to control step.
+/// The backbone, which carries its state from control step to control step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BackboneConfig {
@@ -209,8 +212,9 @@ impl BackboneConfig {
         }
     }
 
-    /// The baseline of the same width, depth and (to within a rounding of the MLP's width to a
-    /// multiple of 8) the same parameter count.
+    /// The baseline of the same width and depth.
+    ///
+    /// Its parameter count is the same, apart from rounding the MLP's width to a multiple of 8.
     pub fn to_transformer(&self, context_len: usize) -> TransformerConfig {
         match self {
             Self::Transformer(transformer) => transformer.clone(),
@@ -240,7 +244,7 @@ pub struct MambaConfig {
 }
 
 impl MambaConfig {
-    /// A trunk with upstream's defaults: d_state 16, d_conv 4, expand 2, dt_rank `ceil(d_model / 16)`.
+    /// A backbone with upstream's defaults: d_state 16, d_conv 4, expand 2, dt_rank `ceil(d_model / 16)`.
     pub fn new(d_model: usize, n_layer: usize) -> Self {
         Self { d_model, n_layer, d_state: 16, d_conv: 4, expand: 2, dt_rank: d_model.div_ceil(16), rms_norm_eps: 1e-5 }
     }
@@ -296,28 +300,30 @@ pub struct TransformerConfig {
     pub rms_norm_eps: f32,
 }
 
-/// The action head: `fc1 -> GELU -> fc2 -> GELU -> fc3` to `[n_mode, chunk_size, action_dim]`, normalised actions. With more than one
-/// mode, `mode` gives their logits beside `fc3`, and the plan is the one of the likeliest mode: a mixture density network (Bishop, 1994),
-/// the idea of robomimic's BC-GMM (Mandlekar et al., 2021), so that two good answers do not become a bad one in their middle.
+/// The action head: `fc1 -> GELU -> fc2 -> GELU -> fc3` to normalised actions, `[n_mode, chunk_size, action_dim]`.
+///
+/// With more than one mode it is a mixture density network (Bishop 1994), as in robomimic's BC-GMM (Mandlekar et al.
+/// 2021): `mode` gives the logits of the modes, and the chunk of the likeliest mode is the output. One mode alone would
+/// average two good answers into a bad one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ActionHeadConfig {
     /// Width of the hidden layers.
     pub hidden_size: usize,
-    /// Control steps that are planned ahead.
+    /// Control steps in a chunk.
     pub chunk_size: usize,
-    /// Plans among which the head chooses.
+    /// Number of chunks among which the head chooses.
     #[serde(default = "one")]
     pub n_mode: usize,
 }
 
 impl ActionHeadConfig {
-    /// A head that knows one plan.
+    /// A head with one mode.
     pub fn new(hidden_size: usize, chunk_size: usize) -> Self {
         Self { hidden_size, chunk_size, n_mode: 1 }
     }
 
-    /// What it plans, in words.
+    /// Size and number of its chunks, in words.
     pub fn summary(&self) -> String {
         match self.n_mode {
             1 => format!("{} control steps ahead", self.chunk_size),

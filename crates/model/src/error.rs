@@ -54,7 +54,7 @@ pub enum ModelError {
         expected: String,
     },
     /// A file of the checkpoint is not the one that was saved.
-    #[error("`{}` is damaged: its {what} must be {expected}, found {found}; copy the checkpoint again from where it came", path.display())]
+    #[error("`{}` is damaged: its {what} must be {expected}, found {found}; copy the checkpoint again, or after an edit on purpose run `robomamba checkpoint seal`", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -1,10 +1,10 @@
-//! Folders that are written completely or not at all, and that know when a byte of them has changed.
+//! Folders that are written completely or not at all, and that detect a change of any byte.
 //!
-//! `manifest.json` lists length and SHA-256 of every file. What it says counts, not how it is spelled: order, white space
-//! and the case of hexadecimal digits are free.
+//! `manifest.json` lists length and SHA-256 of every file. Its content counts, not its spelling: the order of keys,
+//! white space and the case of hexadecimal digits are free.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     fs::{self, File},
     io::{self, Read, Write},
@@ -55,11 +55,17 @@ fn without_duplicates<'de, D: Deserializer<'de>>(list: D) -> Result<BTreeMap<Str
     list.deserialize_map(Files)
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fingerprint {
     bytes: u64,
     sha256: String,
+}
+
+impl PartialEq for Fingerprint {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes && self.sha256.eq_ignore_ascii_case(&other.sha256)
+    }
 }
 
 impl Manifest {
@@ -70,7 +76,9 @@ impl Manifest {
     }
 }
 
-/// Reads every listed file of `dir` once and compares it with the manifest; returns the names.
+/// Reads every listed file of `dir` once and compares it with the manifest.
+///
+/// Returns the names.
 pub(crate) fn verify(dir: &Path, required: &[&str]) -> Result<Vec<String>, ModelError> {
     let (names, findings) = findings(dir, required)?;
     findings.into_iter().next().map_or(Ok(names), Err)
@@ -83,7 +91,7 @@ pub(crate) fn verify(dir: &Path, required: &[&str]) -> Result<Vec<String>, Model
 pub(crate) fn findings(dir: &Path, required: &[&str]) -> Result<(Vec<String>, Vec<ModelError>), ModelError> {
     let manifest = read_manifest(dir, required)?;
     let names: Vec<String> = manifest.files.keys().cloned().collect();
-    let unlisted = required.iter().find(|&&name| !manifest.files.contains_key(name));
+    let unlisted = required.iter().filter(|&&name| !manifest.files.contains_key(name));
     let unlisted = unlisted.map(|name| ModelError::Damaged {
         path: dir.join(MANIFEST),
         what: "list of files",
@@ -112,20 +120,29 @@ fn difference(path: &Path, expected: &Fingerprint, listed: &str) -> Result<(), M
         return damaged("length in bytes", expected.bytes.to_string(), found_len.to_string());
     }
     let found = fingerprint(&path())?;
-    if !found.sha256.eq_ignore_ascii_case(&expected.sha256) {
+    if found != *expected {
         return damaged("SHA-256", expected.sha256.clone(), found.sha256);
     }
     Ok(())
 }
 
-/// Writes a manifest of the files `names` of `dir`, as they are now; returns the names of those that differ from the
-/// manifest before, or that it did not list.
+/// Writes a manifest of the files `names` of `dir` as they are now.
+///
+/// Returns the names of files that differ from the older manifest, or that only one of the two manifests lists.
+///
+/// # Errors
+/// When the older manifest has another format version, or a file cannot be read or written.
 pub(crate) fn seal(dir: &Path, names: &[&str]) -> Result<Vec<String>, ModelError> {
-    let before = read_manifest(dir, &[]).map(|manifest| manifest.files).unwrap_or_default();
+    let before = match read_manifest(dir, names) {
+        Ok(manifest) => manifest.files,
+        // Sealing is the remedy for these two.
+        Err(ModelError::MissingFile { .. } | ModelError::Damaged { .. }) => BTreeMap::new(),
+        Err(other) => return Err(other),
+    };
     let fingerprints = names.iter().map(|name| Ok((name.to_string(), fingerprint(&dir.join(name))?)));
     let files: BTreeMap<String, Fingerprint> = fingerprints.collect::<Result<_, ModelError>>()?;
-    let changed = files.iter().filter(|(name, file)| before.get(*name) != Some(*file));
-    let changed = changed.map(|(name, _)| name.clone()).collect();
+    let all: BTreeSet<&String> = before.keys().chain(files.keys()).collect();
+    let changed = all.into_iter().filter(|&name| before.get(name) != files.get(name)).cloned().collect();
     let path = dir.join(MANIFEST);
     let manifest = Manifest { format_version: FORMAT_VERSION, files };
     robomamba_files::write(&path, &manifest.to_json()).map_err(|source| ModelError::Write { path, source })?;
@@ -152,7 +169,7 @@ fn read_manifest(dir: &Path, required: &[&str]) -> Result<Manifest, ModelError> 
     if manifest.format_version != FORMAT_VERSION {
         return Err(ModelError::FormatVersion { path, expected: FORMAT_VERSION, found: manifest.format_version });
     }
-    // A name with a separator would reach outside of the folder.
+    // A name with a separator would leave the folder.
     if let Some(name) = manifest.files.keys().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
         return Err(damaged(format!("the file name {name:?}")));
     }

@@ -1,8 +1,8 @@
 //! From camera pixels to the patches that the vision encoder projects.
 //!
-//! The resampling is Pillow's `Image.resize(..., BILINEAR)` to the bit (`src/libImaging/Resample.c`): a
-//! triangle filter as wide as the shrinking factor (so it antialiases), first along rows, then along
-//! columns, in fixed point with [`PRECISION_BITS`] bits, rounded to 8 bits after each pass.
+//! The resampling equals Pillow's `Image.resize(..., BILINEAR)` to the bit (`src/libImaging/Resample.c`). It is a
+//! triangle filter as wide as the shrinking factor, so it antialiases. The first pass runs along rows, the second along
+//! columns. Each computes in fixed point with [`PRECISION_BITS`] bits and rounds to 8 bits.
 
 use crate::{ModelError, VisionConfig};
 
@@ -10,18 +10,19 @@ use crate::{ModelError, VisionConfig};
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 const CHANNELS: usize = 3;
 
-/// Resizes an RGB image to the encoder's square input (the aspect ratio is not kept, as in
-/// `ViTImageProcessor`), normalises it with the encoder's mean and standard deviation, and cuts it into
-/// patches. Tables are computed once; [`ImageTransform::apply`] allocates nothing.
+/// Resizes an RGB image to the encoder's square input, normalises it and cuts it into patches.
+///
+/// The aspect ratio is not kept, as in `ViTImageProcessor`. Mean and standard deviation are the encoder's. Tables are
+/// computed once; [`ImageTransform::apply`] allocates nothing.
 #[derive(Clone, Debug)]
 pub struct ImageTransform {
     height: usize,
     width: usize,
     image_size: usize,
     patch_size: usize,
-    /// Along a row; `None` when the width is right already.
+    /// Along a row; `None` for images of the encoder's width.
     horizontal: Option<Filter>,
-    /// Along a column; `None` when the height is right already.
+    /// Along a column; `None` for images of the encoder's height.
     vertical: Option<Filter>,
     /// `(v / 255 - mean) / std` of every byte, per channel.
     normalised: [[f32; 256]; CHANNELS],
@@ -42,7 +43,7 @@ impl ImageTransform {
     /// A transform of images of `height` x `width` pixels.
     ///
     /// # Errors
-    /// [`ModelError::Config`] when a size is zero or the input is no multiple of the patch.
+    /// [`ModelError::Config`] when a size is zero or the input is not a multiple of the patch.
     pub fn new(config: &VisionConfig, height: usize, width: usize) -> Result<Self, ModelError> {
         for (field, value) in
             [("camera height", height), ("camera width", width), ("vision.patch_size", config.patch_size)]
@@ -87,12 +88,13 @@ impl ImageTransform {
         self.image_size * self.image_size * CHANNELS
     }
 
-    /// Writes the patches of `rgb` (`[height, width, 3]`) to `patches`, `[n_patch, 3 * patch_size^2]`:
-    /// patches row by row, inside a patch channel, row, column, as the projection's weight
-    /// `[d, 3, patch_size, patch_size]` is laid out.
+    /// Writes the patches of `rgb`, `[height, width, 3]`, to `patches`, `[n_patch, 3 * patch_size^2]`.
+    ///
+    /// Patches follow row by row. The order inside a patch is channel, row, column, as in the projection's weight
+    /// `[d, 3, patch_size, patch_size]`.
     ///
     /// # Errors
-    /// [`ModelError::Buffer`] when a buffer has not the size of this transform.
+    /// [`ModelError::Buffer`] when the size of a buffer is not that of this transform.
     pub fn apply(&self, rgb: &[u8], scratch: &mut ImageScratch, patches: &mut [f32]) -> Result<(), ModelError> {
         check_len("an RGB image", rgb.len(), self.height * self.width * CHANNELS)?;
         check_len("the patches of an image", patches.len(), self.patches_len())?;
@@ -104,7 +106,7 @@ impl ImageTransform {
     /// The image at the encoder's size, `[image_size, image_size, 3]`.
     ///
     /// # Errors
-    /// [`ModelError::Buffer`] when a buffer has not the size of this transform.
+    /// [`ModelError::Buffer`] when the size of a buffer is not that of this transform.
     pub fn resize<'a>(&self, rgb: &'a [u8], scratch: &'a mut ImageScratch) -> Result<&'a [u8], ModelError> {
         let row = self.image_size * CHANNELS;
         let rows = match &self.horizontal {

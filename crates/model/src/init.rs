@@ -1,10 +1,11 @@
 //! The initialisation of a model that is trained from scratch.
 #![doc = include_str!("init.md")]
 //!
-//! ViT and BERT were published with std 0.02 at width 768; the factor keeps the size of the activations
-//! at other widths. Mamba follows `mamba_ssm/modules/mamba_simple.py` and `_init_weights` of
-//! state-spaces/mamba. Every tensor has a random stream of its own, chosen by its name, and all functions
-//! are computed in software, so a seed gives the same bits on every machine.
+//! ViT and BERT were published with std 0.02 at width 768; the factor keeps the size of the activations at other
+//! widths. Mamba follows `mamba_ssm/modules/mamba_simple.py` and `_init_weights` of state-spaces/mamba.
+//!
+//! A seed gives the same bits on every machine. Each tensor has its own random stream, selected by its name, and all
+//! functions are computed in software.
 
 use std::f64::consts::PI;
 
@@ -23,17 +24,19 @@ const DT_MIN: f64 = 1e-3;
 const DT_MAX: f64 = 1e-1;
 const POSITION_SCALE: f64 = 0.5;
 
-/// Every parameter of `config`, initialised as the module's table says.
-pub(crate) fn random(config: &ModelConfig, seed: u64) -> Weights {
-    param_specs(config)
-        .into_par_iter()
-        .map(|spec| {
+impl Weights {
+    /// Every parameter of `config` as training starts with it; `config` must pass [`ModelConfig::check`].
+    ///
+    /// A seed gives the same bits on every machine.
+    ///
+    #[doc = include_str!("init.md")]
+    pub fn random(config: &ModelConfig, seed: u64) -> Self {
+        let filled = param_specs(config).into_par_iter().map(|spec| {
             let data = Init::of(&spec, config).values(&spec, config, Stream::new(seed, &spec.name));
             (spec.name, Tensor { shape: spec.shape, data })
-        })
-        .collect::<Vec<_>>()
-        .into_iter()
-        .collect()
+        });
+        filled.collect::<Vec<_>>().into_iter().collect()
+    }
 }
 
 /// How one tensor is filled.
@@ -114,14 +117,16 @@ fn conv_bound(config: &ModelConfig) -> f64 {
     }
 }
 
-/// The branches of a pre-norm trunk add up, so each starts smaller the more of them there are.
+/// The divisor of a branch's last weights: the branches of a pre-norm backbone add up, so more branches start smaller.
 fn residual_divisor(name: &str, config: &ModelConfig) -> f64 {
     let ends_branch = name.ends_with("self_attn.o_proj.weight") || name.ends_with("mlp.down_proj.weight");
     if ends_branch { (2.0 * config.backbone.n_layer() as f64).sqrt() } else { 1.0 }
 }
 
-/// `[n_token, hidden_size]`: a row per token; the class token's is zero. A quarter of the width each holds
-/// sin and cos of the column and sin and cos of the row, at wavelengths from 2 pi to 2 pi * 10,000 patches.
+/// `[n_token, hidden_size]`: a row per token; the class token's is zero.
+///
+/// The four quarters of the width hold sin and cos of the column, then sin and cos of the row. Wavelengths run from 2
+/// pi to 2 pi * 10,000 patches.
 fn positions(config: &VisionConfig) -> Vec<f32> {
     let (d, grid) = (config.hidden_size, config.grid());
     let quarter = d / 4;

@@ -1,6 +1,7 @@
-//! What training and the runtime share about the RoboMamba model: its configuration ([`ModelConfig`]),
-//! the name and shape of every parameter ([`param_specs`]), checkpoint folders, and the transforms that
-//! turn an observation into numbers.
+//! What training and the runtime share of the RoboMamba model.
+//!
+//! These are its configuration ([`ModelConfig`]), the name and shape of every parameter ([`param_specs`]), checkpoint
+//! folders ([`Checkpoint`]), and the transforms of images and text into numbers.
 #![forbid(unsafe_code)]
 
 mod average;

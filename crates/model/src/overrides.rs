@@ -1,10 +1,10 @@
-//! Sizes of a preset that a user changes.
+//! Changes to the sizes of a preset.
 
 use serde_json::{Map, Value};
 
 use crate::{ModelConfig, ModelError};
 
-/// What the data and other settings decide, not a user's sizes.
+/// Keys that are determined by the data or by other settings, with the reason.
 const DECIDED_ELSEWHERE: [(&str, &str); 4] = [
     ("features", "the data set decides it"),
     ("text.vocab_size", "the tokenizer decides it"),
@@ -13,14 +13,14 @@ const DECIDED_ELSEWHERE: [(&str, &str); 4] = [
 ];
 
 impl ModelConfig {
-    /// This configuration with other sizes: `changes` is a tree with the names of the fields of [`ModelConfig`], for
-    /// example `{"vision": {"image_size": 128}, "backbone": {"d_model": 256}}`.
+    /// This configuration with other sizes.
     ///
-    /// What follows from a size follows here too, unless it is given: `intermediate_size` keeps its ratio to
-    /// `hidden_size`, and `dt_rank` is `ceil(d_model / 16)`.
+    /// `changes` is a tree with the names of the fields of [`ModelConfig`], for example `{"vision": {"image_size":
+    /// 128}, "backbone": {"d_model": 256}}`. Derived sizes are updated unless they are given: `intermediate_size`
+    /// keeps its ratio to `hidden_size`, and `dt_rank` becomes `ceil(d_model / 16)`.
     ///
     /// # Errors
-    /// Names the key that does not exist, with those that do, the value of a wrong type, or the sizes that make no model.
+    /// Names an unknown key beside the known ones, a value of a wrong type, or sizes that do not make a model.
     pub fn with_sizes(&self, changes: &Map<String, Value>) -> Result<Self, ModelError> {
         let mut tree = serde_json::to_value(self).map_err(|error| ModelError::config("model", "JSON", error))?;
         merge(&mut tree, changes, "")?;
@@ -31,7 +31,7 @@ impl ModelConfig {
     }
 }
 
-/// Replaces values of `tree`, whose keys are `prefix` and a name, by those of `changes`.
+/// Replaces values of `tree` by those of `changes`; messages put `prefix` before a key.
 fn merge(tree: &mut Value, changes: &Map<String, Value>, prefix: &str) -> Result<(), ModelError> {
     let Value::Object(fields) = tree else {
         return Err(ModelError::config(format!("model.{prefix}"), "a value", "a table"));
@@ -55,7 +55,7 @@ fn merge(tree: &mut Value, changes: &Map<String, Value>, prefix: &str) -> Result
     Ok(())
 }
 
-/// Makes sizes follow the size from which they are derived.
+/// Updates the sizes that are derived from a changed one.
 fn derive(fields: &mut Map<String, Value>, changes: &Map<String, Value>) {
     let number = |fields: &Map<String, Value>, name| fields.get(name).and_then(Value::as_u64);
     let new = |name| changes.get(name).and_then(Value::as_u64);

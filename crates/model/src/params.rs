@@ -1,8 +1,8 @@
 //! The name and shape of every parameter of a model.
 //!
-//! Names are those of public checkpoints under one prefix per part: `vision.` + `transformers.ViTModel`,
-//! `text.` + `transformers.BertModel`, `backbone.` + state-spaces/mamba-130m-hf. Matrices have PyTorch's
-//! layout `[out_features, in_features]`.
+//! Names are those of public checkpoints under one prefix per part: `vision.` and `transformers.ViTModel`, `text.` and
+//! `transformers.BertModel`, `backbone.` and state-spaces/mamba-130m-hf. Matrices have PyTorch's layout
+//! `[out_features, in_features]`.
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ pub enum Part {
     Text,
     /// The connector.
     Connector,
-    /// The trunk.
+    /// The backbone.
     Backbone,
     /// The action and confidence heads.
     Heads,
@@ -87,7 +87,7 @@ pub(crate) fn text_specs(config: &TextConfig) -> Vec<ParamSpec> {
     specs.list
 }
 
-/// The parameters of a Mamba trunk.
+/// The parameters of a Mamba backbone.
 pub(crate) fn mamba_specs(config: &MambaConfig) -> Vec<ParamSpec> {
     let mut specs = Specs::default();
     mamba_blocks(&mut specs.under(Part::Backbone, "backbone"), config);

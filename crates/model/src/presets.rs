@@ -46,7 +46,7 @@ impl Preset {
     fn sizes(self) -> Sizes {
         match self {
             Self::Nano => Sizes {
-                vision: vit(32, 8, 32, 2, 2),
+                vision: vit(Squares { image: 32, patch: 8 }, 32, 2, 2),
                 text: bert(128, 32, 2, 2),
                 connector: connector(32, 4, 1, 2),
                 backbone: MambaConfig { d_state: 8, ..MambaConfig::new(48, 2) },
@@ -54,7 +54,7 @@ impl Preset {
                 chunk_size: 4,
             },
             Self::Tabletop => Sizes {
-                vision: vit(96, 12, 128, 4, 4),
+                vision: vit(Squares { image: 96, patch: 12 }, 128, 4, 4),
                 text: bert(512, 128, 2, 4),
                 connector: connector(128, 8, 2, 4),
                 backbone: MambaConfig::new(192, 6),
@@ -62,7 +62,7 @@ impl Preset {
                 chunk_size: 8,
             },
             Self::Small => Sizes {
-                vision: vit(224, 16, 384, 12, 6),
+                vision: vit(Squares { image: 224, patch: 16 }, 384, 12, 6),
                 text: bert(30_522, 384, 6, 12),
                 connector: connector(384, 8, 2, 6),
                 backbone: MambaConfig::new(384, 24),
@@ -70,7 +70,7 @@ impl Preset {
                 chunk_size: 16,
             },
             Self::Base => Sizes {
-                vision: vit(224, 16, 768, 12, 12),
+                vision: vit(Squares { image: 224, patch: 16 }, 768, 12, 12),
                 text: bert(30_522, 768, 12, 12),
                 connector: connector(768, 8, 2, 12),
                 backbone: MambaConfig::new(768, 24),
@@ -112,12 +112,18 @@ struct Sizes {
     chunk_size: usize,
 }
 
-/// A ViT with the usual MLP ratio of 4 and inputs scaled to [-1, 1], as `google/vit-base-patch16-224` wants them.
-fn vit(image_size: usize, patch_size: usize, hidden_size: usize, n_layer: usize, n_head: usize) -> VisionConfig {
+/// Sides of the encoder's input and of a patch in pixels.
+struct Squares {
+    image: usize,
+    patch: usize,
+}
+
+/// A ViT with the usual MLP ratio of 4 and inputs scaled to [-1, 1], as in `google/vit-base-patch16-224`.
+fn vit(squares: Squares, hidden_size: usize, n_layer: usize, n_head: usize) -> VisionConfig {
     VisionConfig {
         kind: VisionKind::Vit,
-        image_size,
-        patch_size,
+        image_size: squares.image,
+        patch_size: squares.patch,
         hidden_size,
         num_hidden_layers: n_layer,
         num_attention_heads: n_head,

@@ -11,8 +11,8 @@ use crate::{
 
 /// Tokens of the instruction that the operation counts assume.
 const N_TEXT: usize = 16;
-/// Operations of the selective scan per channel and state: `h = exp(dt A) h + dt x B; y += h C`, with the
-/// exponential counted as one.
+/// Operations of the selective scan per channel and state: `h = exp(dt A) h + dt x B; y += h C`.
+/// The exponential counts as one.
 const SCAN_FLOPS: usize = 8;
 
 /// A model in numbers. `{}` prints the table of parts, `{:#}` every tensor as well.
@@ -37,8 +37,8 @@ pub struct PartSummary {
     pub params: usize,
     /// Their bytes in the file.
     pub bytes: usize,
-    /// Operations per control step; a multiplication and an addition are two. A Transformer trunk is
-    /// counted with a full context.
+    /// Operations per control step; a multiplication and an addition are two.
+    /// A Transformer backbone is counted with a full context.
     pub flops_per_step: usize,
     /// Bytes of weights that a control step reads.
     pub weight_bytes_per_step: usize,
@@ -96,7 +96,7 @@ impl Summary {
     /// What the checkpoint in the folder `dir` costs, with the types that it has.
     ///
     /// # Errors
-    /// As [`Checkpoint::load`](crate::Checkpoint::load), but the values of the weights are not looked at.
+    /// As [`Checkpoint::load`](crate::Checkpoint::load), except that the values of the weights are not read.
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
         let (config, dtypes) = checkpoint::read_layout(dir)?;
         Ok(Self::with_dtypes(&config, |spec| dtypes.get(&spec.name).copied().unwrap_or_default()))

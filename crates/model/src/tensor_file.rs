@@ -16,11 +16,11 @@ use crate::{
     weights::{Tensor, check_finite, check_layout, check_shape, check_unexpected},
 };
 
-/// A header longer than this is no header (the format's own limit).
+/// Longest header in bytes, the format's own limit.
 const HEADER_LEN_MAX: u64 = 100_000_000;
 
-/// The type that matrices have in a file. Vectors and `A_log` are always f32: they are small, and the
-/// scan is sensitive to them.
+/// The type of matrices in a file. Vectors and `A_log` are always f32: they are small, and the scan is sensitive to
+/// them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
@@ -29,8 +29,9 @@ pub enum Dtype {
     F32,
     /// The upper half of an f32, rounded to nearest even.
     Bf16,
-    /// A byte per value, -127 to 127, with a scale per row (output) in f32 beside it, as inference computes with it. Matrices that
-    /// inference keeps in 16 bits, and those of embeddings, are bf16.
+    /// A byte per value, -127 to 127, and an f32 scale per row (output), as inference computes.
+    ///
+    /// Embeddings, and matrices that inference keeps in 16 bits, are bf16.
     Int8,
 }
 
@@ -128,7 +129,7 @@ impl TensorFile {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Checks that these are exactly the tensors of `specs`, with the scales of those in 8 bits; returns the types.
+    /// Checks that these are exactly the tensors of `specs`, with the scales of int8 matrices; returns the types.
     pub(crate) fn check(&self, specs: &[ParamSpec]) -> Result<BTreeMap<String, Dtype>, ModelError> {
         check_layout(specs, |name| self.tensors.get(name).map(|info| info.shape.as_slice()))?;
         let dtype = |spec: &ParamSpec| match self.tensors[&spec.name].dtype {
@@ -210,7 +211,7 @@ fn read_i8(file: &mut File, n: usize) -> io::Result<Vec<f32>> {
     Ok(bytes.into_iter().map(|byte| f32::from(byte as i8)).collect())
 }
 
-/// A tensor as it lies in the file.
+/// A tensor in the form in which it is written.
 struct Entry<'a> {
     name: String,
     shape: Vec<usize>,
@@ -219,7 +220,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// `tensor` as `dtype`: the values, and in 8 bits the scales as well.
+    /// `tensor` as `dtype`: its values, and for int8 its scales as well.
     fn of(name: &str, tensor: &'a Tensor, dtype: Dtype) -> Vec<Self> {
         let values = Self {
             name: name.into(),
@@ -235,7 +236,7 @@ impl<'a> Entry<'a> {
         vec![values, Self { name: scales_of(name), shape, dtype: Dtype::F32, values: Cow::Owned(scales) }]
     }
 
-    /// Row by row, so that no second copy of it is held.
+    /// Writes row by row, so that memory holds no second copy.
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let width = self.shape.last().copied().unwrap_or(1).max(1);
         let mut bytes = Vec::with_capacity(width * self.dtype.size());
@@ -255,7 +256,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The scale of a row in 8 bits: its largest magnitude becomes 127.
+/// The scale of an int8 row: its largest magnitude becomes 127.
 fn scale_of(row: &[f32]) -> f32 {
     let largest = row.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
     if largest > 0.0 { largest / 127.0 } else { 1.0 }

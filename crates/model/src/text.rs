@@ -15,8 +15,9 @@ const CLS: &str = "[CLS]";
 const SEP: &str = "[SEP]";
 const CONTINUATION: &str = "##";
 
-/// BERT's tokenizer: lower-cased WordPiece between `[CLS]` and `[SEP]`, in the file format of the
-/// Hugging Face `tokenizers` library, so that a public `tokenizer.json` works as it is.
+/// BERT's tokenizer: lower-cased WordPiece between `[CLS]` and `[SEP]`.
+///
+/// The file format is that of the Hugging Face `tokenizers` library, so a public `tokenizer.json` works unchanged.
 #[derive(Clone)]
 pub struct TextTokenizer {
     inner: Tokenizer,
@@ -29,8 +30,9 @@ impl std::fmt::Debug for TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Reads a `tokenizer.json`. Truncation and padding that it asks for are switched off:
-    /// [`TextTokenizer::encode`] reports long texts instead, and one instruction needs no padding.
+    /// Reads a `tokenizer.json`, without its settings of truncation and padding.
+    ///
+    /// [`TextTokenizer::encode`] reports long texts instead of truncating them, and a single text needs no padding.
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`] when the file is malformed or lacks `[CLS]` or `[SEP]`.
@@ -58,13 +60,14 @@ impl TextTokenizer {
         self.inner.to_string(true).map(String::into_bytes).map_err(ModelError::tokenizer)
     }
 
-    /// Builds a vocabulary of at most `vocab_size` pieces from `corpus`: the special tokens, every
-    /// printable ASCII character (so that any ASCII text can be written with it), then pieces by merging
-    /// the most frequent neighbours, as the WordPiece trainer of `tokenizers` does, but with ties broken
-    /// by spelling, so that the same corpus always gives the same vocabulary.
+    /// Builds a vocabulary of at most `vocab_size` pieces from `corpus`.
+    ///
+    /// It holds the special tokens, then every printable ASCII character, so that any ASCII text can be encoded. The
+    /// other pieces come from merging the most frequent neighbours, as in the WordPiece trainer of `tokenizers`. Ties
+    /// are broken by spelling, so the same corpus always gives the same vocabulary.
     ///
     /// # Errors
-    /// [`ModelError::Tokenizer`] when `vocab_size` does not hold even the characters.
+    /// [`ModelError::Tokenizer`] when `vocab_size` is below the number of characters and special tokens.
     pub fn train<'a>(corpus: impl IntoIterator<Item = &'a str>, vocab_size: usize) -> Result<Self, ModelError> {
         let words = count_words(corpus)?;
         let mut pieces: Vec<String> = SPECIAL.iter().map(ToString::to_string).chain(alphabet()).collect();
@@ -86,11 +89,11 @@ impl TextTokenizer {
         Self::from_pieces(SPECIAL.iter().map(ToString::to_string).chain(alphabet()).collect())
     }
 
-    /// Token ids of `text`, `[CLS]` first and `[SEP]` last. Nothing is cut off silently.
+    /// Token ids of `text`, `[CLS]` first and `[SEP]` last. Long texts are not truncated.
     ///
     /// # Errors
-    /// [`ModelError::EmptyInstruction`] when there is no word in it, [`ModelError::InstructionTooLong`] when
-    /// it has more than `max_len` tokens.
+    /// [`ModelError::EmptyInstruction`] when `text` has no word, [`ModelError::InstructionTooLong`] when it has more
+    /// than `max_len` tokens.
     pub fn encode(&self, text: &str, max_len: usize) -> Result<Vec<u32>, ModelError> {
         let encoding = self.inner.encode_fast(text, true).map_err(ModelError::tokenizer)?;
         let ids = encoding.get_ids();
@@ -142,7 +145,7 @@ fn wordpiece(pieces: Vec<String>) -> Result<WordPiece, ModelError> {
 }
 
 /// Letters, digits and punctuation as the first piece of a word; letters and digits also as later ones.
-/// Punctuation never is a later piece, because BERT splits words at it.
+/// Punctuation is never a later piece, because BERT splits words at it.
 fn alphabet() -> impl Iterator<Item = String> {
     let printable = || (b'!'..=b'~').map(char::from).filter(|c| !c.is_ascii_uppercase());
     let later = printable().filter(char::is_ascii_alphanumeric).map(|c| format!("{CONTINUATION}{c}"));

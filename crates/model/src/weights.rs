@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{ModelConfig, ModelError, ParamSpec, init};
+use crate::{ModelError, ParamSpec};
 
 /// A dense tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,8 +14,9 @@ pub struct Tensor {
     pub data: Vec<f32>,
 }
 
-/// Named tensors, held as f32 whatever the type in the file. Names and shapes are those of
-/// [`param_specs`](crate::param_specs).
+/// Named tensors, held as f32 whatever their type in the file.
+///
+/// Names and shapes are those of [`param_specs`](crate::param_specs).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
@@ -25,14 +26,6 @@ impl Weights {
     /// No tensors.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Every parameter of `config` (which must pass [`ModelConfig::check`]) as training starts with it: the
-    /// usual initialisation of each part, the same bits for a seed on every machine.
-    ///
-    #[doc = include_str!("init.md")]
-    pub fn random(config: &ModelConfig, seed: u64) -> Self {
-        init::random(config, seed)
     }
 
     /// Adds or replaces the tensor `name`.
@@ -113,7 +106,9 @@ impl Weights {
     }
 }
 
-/// Where the tensors of a model come from: memory ([`Weights`]) or a folder ([`StoredCheckpoint`](crate::StoredCheckpoint)).
+/// Where the tensors of a model come from.
+///
+/// Memory ([`Weights`]) or a folder ([`StoredCheckpoint`](crate::StoredCheckpoint)).
 pub trait Tensors {
     /// The values of the tensor `name`, row-major.
     ///

@@ -44,12 +44,12 @@ fn only_what_differs_in_weights_alone_is_averaged() {
         assert!(matches!(error, ModelError::NothingToAverage { found } if found == checkpoints.len()), "{error}");
     }
     let tokenizer = || TextTokenizer::characters().unwrap();
-    let other_trunk = Checkpoint::random(common::nano_transformer(), tokenizer(), 2).unwrap();
+    let other_backbone = Checkpoint::random(common::nano_transformer(), tokenizer(), 2).unwrap();
     let mut other_stats = random(2);
     other_stats.stats.action = VectorStats { mean: vec![0.5; 2], ..other_stats.stats.action };
     let words = TextTokenizer::train(["push the red disc"; 9], 120).unwrap();
     let other_words = Checkpoint::random(common::nano(), words, 2).unwrap();
-    for (other, part) in [(other_trunk, "backbone"), (other_stats, "normalisation"), (other_words, "tokenizer")] {
+    for (other, part) in [(other_backbone, "backbone"), (other_stats, "normalisation"), (other_words, "tokenizer")] {
         let error = Checkpoint::average(&[random(1), random(2), other]).unwrap_err().to_string();
         assert!(error.contains(part) && error.contains("number 3 of 3"), "{error}");
     }

@@ -29,7 +29,7 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
 }
 
-/// Makes the manifest agree with the files again, so that the checks behind it are met.
+/// Makes the manifest agree with the files again, so that the checks behind it are reached.
 fn reseal(dir: &Path) {
     let path = dir.join("manifest.json");
     let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -236,6 +236,67 @@ fn every_finding_is_told_and_an_edited_folder_can_be_sealed() {
 }
 
 #[test]
+fn findings_of_several_files_are_all_reported() {
+    let (_parent, dir, _) = saved(Dtype::F32);
+    let replace = |name: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(dir.join(name)).unwrap();
+        assert!(text.contains(from), "{name} has no {from}");
+        fs::write(dir.join(name), text.replace(from, to)).unwrap();
+    };
+    replace("manifest.json", "README.md", "readme.md");
+    replace("manifest.json", "tokenizer.json", "Tokenizer.json");
+    replace("policy_preprocessor.json", "observation.state", "observation.pose");
+    fs::write(dir.join("policy_postprocessor.json"), "{").unwrap();
+    let findings: Vec<String> = verify(&dir).iter().map(ToString::to_string).collect();
+    for expected in [
+        "complete with tokenizer.json",
+        "complete with README.md",
+        "readme.md` is missing",
+        "Tokenizer.json` is missing",
+        "policy_preprocessor.json` is damaged",
+        "policy_postprocessor.json` is damaged",
+        "policy_preprocessor.json` is not what it should be",
+        "policy_postprocessor.json` is not what it should be",
+    ] {
+        assert!(findings.iter().any(|finding| finding.contains(expected)), "{expected}: {findings:#?}");
+    }
+    assert_eq!(findings.len(), 8, "{findings:#?}");
+}
+
+#[test]
+fn sealing_compares_content_and_refuses_another_format() {
+    let (_parent, dir, mut checkpoint) = saved(Dtype::F32);
+    checkpoint.train_config = Some("{}".into());
+    checkpoint.save(&dir, Dtype::F32).unwrap();
+    let path = dir.join("manifest.json");
+    let original = fs::read_to_string(&path).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&original).unwrap();
+    for entry in manifest["files"].as_object_mut().unwrap().values_mut() {
+        entry["sha256"] = entry["sha256"].as_str().unwrap().to_uppercase().into();
+    }
+    fs::write(&path, manifest.to_string()).unwrap();
+    assert_eq!(seal(&dir).unwrap(), Vec::<String>::new(), "the case of a digit is no change");
+    assert_eq!(fs::read_to_string(&path).unwrap(), original);
+
+    fs::write(dir.join("train_config.json"), "{").unwrap();
+    assert!(seal(&dir).unwrap_err().to_string().contains("train_config.json"));
+    fs::remove_file(dir.join("train_config.json")).unwrap();
+    assert_eq!(seal(&dir).unwrap(), ["train_config.json"], "a removed file is named");
+    assert!(verify(&dir).is_empty());
+
+    for lost in ["", "{}"] {
+        fs::write(&path, lost).unwrap();
+        assert_eq!(seal(&dir).unwrap().len(), 6, "every file is new to the manifest");
+    }
+    let newer = original.replacen("\"format_version\": 1", "\"format_version\": 2", 1);
+    assert_ne!(newer, original);
+    fs::write(&path, &newer).unwrap();
+    let error = seal(&dir).unwrap_err();
+    assert!(matches!(error, ModelError::FormatVersion { found: 2, .. }), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+}
+
+#[test]
 fn a_truncated_or_extended_file_is_named_with_both_lengths() {
     let (_parent, dir, _) = saved(Dtype::Bf16);
     let mut rng = ChaCha8Rng::seed_from_u64(2);
@@ -409,8 +470,7 @@ fn parts_that_contradict_each_other_are_not_saved() {
     }
 }
 
-/// Runs itself in a process whose files may have 64 KiB at most: the write fails in the middle of the weights, as it
-/// does on a full disk.
+/// Runs itself in a process whose files may have 64 KiB at most. The write fails amid the weights, as on a full disk.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_leaves_the_old_folder_and_nothing_half_written() {

@@ -28,16 +28,16 @@ fn every_preset_is_a_model_with_either_backbone() {
 }
 
 #[test]
-fn the_baseline_has_the_parameters_of_the_mamba_trunk_within_a_percent() {
-    let trunk = |config: &ModelConfig| {
+fn the_baseline_has_the_parameters_of_the_mamba_backbone_within_a_percent() {
+    let backbone = |config: &ModelConfig| {
         let specs = param_specs(config).into_iter().filter(|spec| spec.name.starts_with("backbone."));
         specs.map(|spec| spec.numel()).sum::<usize>() as f64
     };
     for preset in [Preset::Tabletop, Preset::Small, Preset::Base] {
         let mut config = preset.config(common::features());
-        let mamba = trunk(&config);
+        let mamba = backbone(&config);
         transformer(&mut config, |_| ());
-        let ratio = trunk(&config) / mamba;
+        let ratio = backbone(&config) / mamba;
         assert!((ratio - 1.0).abs() < 0.01, "{preset}: {ratio}");
     }
 }

@@ -25,7 +25,7 @@ fn base_costs_what_is_published_of_its_parts() {
     // ViT-B/16: 86 M parameters, 17.5 G multiply-adds at 224 px (Touvron et al. 2021, table 5).
     assert!((85_000_000..87_000_000).contains(&part(Part::Vision).params));
     assert!((33_500_000_000..35_500_000_000).contains(&part(Part::Vision).flops_per_step));
-    // mamba-130m without its embedding of 50,280 words.
+    // The model mamba-130m without its embedding of 50,280 words.
     assert!((90_000_000..91_000_000).contains(&part(Part::Backbone).params));
     // 24 layers x 1536 channels x (16 states + 3 inputs) x 4 bytes.
     assert_eq!(summary.state, StateSummary::Mamba { ssm_bytes: 2_359_296, conv_bytes: 442_368 });

@@ -9,7 +9,7 @@ pub struct ActionChunk {
     pub actions: Vec<f32>,
     /// Length of one row.
     pub action_dim: usize,
-    /// Estimated probability that the running episode succeeds, in `[0, 1]`; `None` for policies that do not know.
+    /// Estimated probability that the running episode succeeds, in `[0, 1]`; `None` for policies without an estimate.
     pub success_probability: Option<f32>,
 }
 
@@ -33,19 +33,19 @@ impl ActionChunk {
     }
 }
 
-/// Executes chunks: at every step it blends what the last `horizon` chunks hold for the present step.
+/// Executes chunks: at every step it blends the actions of the last `horizon` chunks for the present step.
 ///
-/// The wrapped policy acts at **every** step, so that its state advances. The weights are `exp(-decay * age)` with the
-/// newest chunk at age 0: the temporal ensemble of ACT (Zhao et al. 2023, arXiv 2304.13705, section IV.B), whose `w_0`
-/// is the oldest chunk and whose sign is therefore the other way round. A horizon of 1 executes the first action of the
-/// newest chunk. [`ChunkQueue::replanning_every`] keeps to a chunk for several steps.
+/// The wrapped policy acts at **every** step, so that its state advances. The weights are `exp(-decay * age)`, where
+/// the newest chunk has age 0. This is the temporal ensemble of ACT (Zhao et al. 2023, arXiv 2304.13705, section
+/// IV.B), whose `w_0` belongs to the oldest chunk; its sign is therefore reversed. A horizon of 1 executes the first
+/// action of the newest chunk. [`ChunkQueue::replanning_every`] executes several steps of a chunk.
 pub struct ChunkQueue<P> {
     policy: P,
     decay: f32,
     /// Steps after which a new chunk is adopted.
     period: usize,
     chunks: Vec<ActionChunk>,
-    /// What the policy answers in between.
+    /// The policy's chunks in between.
     unused: ActionChunk,
     /// Index into `chunks` that the next chunk is written to.
     next: usize,

@@ -42,15 +42,20 @@ impl VectorSpec {
 pub struct FeatureSpec {
     /// Cameras, in the order in which the model sees them.
     pub cameras: Vec<CameraSpec>,
-    /// `observation.state`.
+    /// The robot's own state, [`FeatureSpec::STATE`].
     pub state: VectorSpec,
-    /// `action`.
+    /// What the robot is asked to do, [`FeatureSpec::ACTION`].
     pub action: VectorSpec,
     /// Control rate in Hz.
     pub fps: u32,
 }
 
 impl FeatureSpec {
+    /// Feature name of [`FeatureSpec::state`] in data sets and checkpoints (LeRobot: `OBS_STATE`).
+    pub const STATE: &str = "observation.state";
+    /// Feature name of [`FeatureSpec::action`] in data sets and checkpoints (LeRobot: `ACTION`).
+    pub const ACTION: &str = "action";
+
     /// Checks that `observation` has exactly the cameras, image sizes and finite state of this spec.
     ///
     /// # Errors

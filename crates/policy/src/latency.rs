@@ -6,8 +6,8 @@ use hdrhistogram::Histogram;
 
 /// Latencies counted with a relative error of at most 0.1 %, from 1 ns to 1,000 s.
 ///
-/// The histogram has its full size from the beginning: counting allocates nothing, however many steps there are. Longer
-/// latencies count as 1,000 s. The maximum is exact.
+/// The histogram has its full size from the beginning, so counting allocates nothing. Longer latencies count as
+/// 1,000 s. The maximum is exact.
 #[derive(Clone, Debug)]
 pub struct LatencyHistogram {
     counts: Histogram<u64>,
@@ -15,7 +15,7 @@ pub struct LatencyHistogram {
     total: Duration,
 }
 
-/// Longest latency that is told apart, in nanoseconds.
+/// Longest latency that is distinguished, in nanoseconds.
 const HIGHEST_NS: u64 = 1_000_000_000_000;
 /// Decimal digits that are kept of a latency.
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -69,8 +69,8 @@ impl LatencyHistogram {
         if self.total.is_zero() { 0.0 } else { self.len() as f64 / self.total.as_secs_f64() }
     }
 
-    /// Latencies in milliseconds with their number of steps, in ascending order, as many as differ within the
-    /// precision.
+    /// Latencies in milliseconds with their number of steps, in ascending order. Equal ones within the precision are
+    /// merged.
     pub fn counts_ms(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         self.counts.iter_recorded().map(|bin| (bin.value_iterated_to() as f64 / 1e6, bin.count_at_value()))
     }

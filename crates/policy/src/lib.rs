@@ -1,8 +1,8 @@
 //! The contract between robots and policies.
 //!
-//! No machine learning lives here. An [`Environment`] gives an [`Observation`] at every control step, a [`Policy`]
-//! answers with an [`ActionChunk`], and a [`FeatureSpec`] says which cameras, states and actions the robot has.
-//! [`play()`] is the roll-out loop. It tells the policy which [`Episode`] begins and with which [`Outcome`] it ends.
+//! This crate has no machine learning. An [`Environment`] gives an [`Observation`] at every control step, and a
+//! [`Policy`] answers with an [`ActionChunk`]. A [`FeatureSpec`] lists the cameras, states and actions of the robot.
+//! [`play()`] is the roll-out loop: it starts the policy's [`Episode`] and reports the [`Outcome`] to it.
 //!
 //! Wrappers add behaviour around any policy: [`ChunkQueue`] executes chunks, [`DeadlineGuard`] measures the latency of
 //! every step.
@@ -32,8 +32,8 @@ pub use play::{Driver, Played, Step, play};
 
 /// Anything that turns observations into actions: a learned policy, a scripted expert, a remote server.
 ///
-/// A policy is called once per control step, in order, also while an earlier chunk is still being executed, so that a
-/// recurrent state never misses a step.
+/// A policy is called once per control step, in order, even while an earlier chunk is being executed. A recurrent state
+/// therefore never misses a step.
 pub trait Policy: Send {
     /// The cameras, state and action that this policy expects and produces.
     fn features(&self) -> &FeatureSpec;

@@ -62,7 +62,7 @@ pub struct Observation {
     pub images: Vec<(Arc<str>, Image)>,
     /// Proprioception, `[state_dim]`, in the units that the robot's [`FeatureSpec`](crate::FeatureSpec) names.
     pub state: Vec<f32>,
-    /// What the robot shall do, in words.
+    /// The instruction, in words.
     pub instruction: Arc<str>,
     /// Time of the observation on the robot's clock, in nanoseconds.
     pub timestamp_ns: u64,

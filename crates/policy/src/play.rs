@@ -78,13 +78,13 @@ pub struct Played {
 
 /// Lets `driver`, usually a [`Policy`], control `environment` from its present state to the end of the episode.
 ///
-/// It calls `begin` once, `act` at every control step, and `end` once whatever happens after `begin`. The first action
-/// of each chunk is executed; wrap the policy in a [`ChunkQueue`](crate::ChunkQueue) for another execution scheme.
-/// `watch` sees the driver and every step, and aborts the episode by an error of its own.
+/// It calls `begin` once, `act` at every control step, and `end` once after every successful `begin`. The first action
+/// of each chunk is executed; a [`ChunkQueue`](crate::ChunkQueue) around the policy executes chunks in other ways.
+/// `watch` sees the driver and every step; an error of it aborts the episode.
 ///
 /// # Errors
-/// When the environment or the driver fails or answers with an unusable action, and those of `watch`. The driver's
-/// `end` gets [`Outcome::Aborted`] then.
+/// When the environment or the driver fails, when an action is unusable, and those of `watch`. The driver's `end` gets
+/// [`Outcome::Aborted`] then.
 pub fn play<E, D, Error>(
     environment: &mut E,
     driver: &mut D,

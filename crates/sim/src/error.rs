@@ -25,7 +25,7 @@ pub enum SimError {
         /// The name that was given.
         found: String,
     },
-    /// The picture has no pixels, or too many.
+    /// The image has no pixels, or too many.
     #[error("the picture must be 1x1 to {max}x{max} pixels (height x width), found {height}x{width}")]
     PictureSize {
         /// Rows that were asked for.

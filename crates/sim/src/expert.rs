@@ -1,46 +1,62 @@
 //! The scripted expert: a pure function of the world and the present goal.
 //!
-//! It keeps no memory of its own, so that it can label any state that a learner gets into, and recovers
-//! from any. Motion is proportional to the distance near a target and saturates far from it.
+//! It has no memory, so it can label any state that a learner reaches, and it recovers from any. Motion is proportional
+//! to the distance near a target and saturates far from it.
+//!
+//! Its tolerances allow for an imitation error of about a centimetre: a learner that misjudges positions by that much
+//! still succeeds by the same rules.
 
+use crate::geometry::Vec2;
 use crate::goal::Goal;
 use crate::layout::{LANE_HALF_M, Lane};
-use crate::physics::Vec2;
 use crate::things::Manner;
 use crate::world::{GRASP_RADIUS_M, OPENING_GRASP, Steering, World};
 
 /// Action per metre of distance: full speed from 6.7 cm on.
 const GAIN: f32 = 15.0;
-/// At this distance the hand begins to close, around a block or over a button or a lid. It goes half of the way while it closes, fingers reach 28 mm and
-/// buttons 30, so that who learns from the expert may be more than a centimetre wrong. Nearer is not safer: who is wrong then rests beside a button, open.
+/// Distance at which the hand begins to close around a block, or over a button or lid.
+///
+/// The hand covers half of it while closing. Fingers reach 28 mm and buttons 30 mm, which tolerates an imitation error
+/// of more than a centimetre. A smaller distance is not safer: a learner with such an error would stop beside the
+/// button.
 const NEAR_M: f32 = 0.024;
-/// Once it has begun to close it goes on up to so much farther away.
+/// Added distance within which a hand that is closing continues to close (hysteresis).
 const KEEP_M: f32 = 0.01;
-/// As near as this to the middle of its zone, which reaches 50 mm, a block counts as brought while the hand comes up from it.
+/// Distance from the zone's centre within which a block counts as delivered while the hand rises. The zone reaches 50
+/// mm.
 const PLACE_M: f32 = 0.03;
-/// A block that is carried is put down when it is as near as this.
+/// Distance from the target at which a carried block is put down.
 const RELEASE_M: f32 = 0.018;
-/// A block is pushed on up to here as long as it is on its lane: who learns from the expert, and is a centimetre wrong about block and zone each, would
-/// otherwise stop where nothing but the judge tells that it is not done.
+/// Distance from the zone's centre up to which a block on its lane is pushed further.
+///
+/// A learner that misjudges block and zone by a centimetre each would otherwise stop too early, with no visible sign of
+/// it.
 const PUSHED_M: f32 = 0.012;
-/// A block that is in the way is put down this far away.
+/// Distance at which a block that was in the way is put down.
 const ASIDE_M: f32 = 0.085;
-/// Slowest and fastest pushing, as an action. A block that is pushed off its middle turns away the faster, the faster
-/// it is pushed: at 0.4 by a factor of e in about 0.3 s.
+/// Slowest and fastest pushing, as an action.
+///
+/// A block that is pushed off its centre turns away, faster at a higher speed. At 0.4 the offset grows by a factor of
+/// e in about 0.3 s.
 const PUSH_SPEED: (f32, f32) = (0.25, 0.4);
-/// Action per metre of distance from the lane while pushing, which brings the hand back about three times as fast.
+/// Action per metre of distance from the lane while pushing. The hand returns about three times faster than a block
+/// turns.
 const PUSH_GAIN: f32 = 25.0;
-/// Farther than this from the lane the pusher stops, and beyond it backs off while it comes back to the lane. It stays down: a learner that is a
-/// centimetre wrong would otherwise raise and lower it over and over where the block is near its zone and the lane turns quickly.
+/// Distance from the lane at which the pusher stops; beyond it, it backs off while it returns to the lane.
+///
+/// It stays down. Near the zone the lane turns quickly, and a learner with a centimetre of error would otherwise raise
+/// and lower the hand again and again.
 const PUSH_LATERAL_M: f32 = 0.022;
-/// Farther than this from the lane it is raised and set down anew.
+/// Distance from the lane beyond which the hand is raised and lowered again behind the block.
 const PUSH_LATERAL_MAX_M: f32 = 0.055;
-/// It backs off until it is so far behind the block's centre.
+/// Distance behind the block's centre up to which the pusher backs off.
 const PUSH_BEHIND_M: f32 = 0.075;
-/// The hand comes down this near to the lane, ..
+/// Distance from the lane within which the hand comes down.
 const LOWER_LATERAL_M: f32 = 0.02;
-/// .. and so far behind the block's centre. A pusher that comes down within 42 mm of it stands on the block and does not push, so who
-/// learns from the expert may be more than a centimetre wrong.
+/// Nearest and farthest distance behind the block's centre at which the hand comes down.
+///
+/// Within 42 mm it would stand on the block instead of pushing it, so this tolerates an error of more than a
+/// centimetre.
 const LOWER_BEHIND_M: (f32, f32) = (0.058, 0.11);
 
 const OPEN: f32 = -1.0;
@@ -54,7 +70,7 @@ pub(crate) fn expert_action(world: &World, goal: Goal) -> [f32; 3] {
         Goal::Open { container } => strike(world, world.containers[container].centre),
         Goal::PickPlace { block, zone } => pick_place(world, block, zone),
         Goal::Push { block, zone } => push(world, block, zone),
-        // It stays where it is.
+        // The hand stays at its place.
         Goal::Wait => (Vec2::ZERO, OPEN),
     };
     let dx = match world.hand.steering {
@@ -75,14 +91,14 @@ fn travel(world: &World, to: Vec2) -> (Vec2, f32) {
     (direction, OPEN)
 }
 
-/// Near enough to begin closing, or to go on with it.
+/// Whether the hand is near enough to begin closing, or to continue.
 fn may_close(world: &World, at: Vec2) -> bool {
     let distance = world.hand.position.distance(at);
     distance < NEAR_M || (world.hand.opening < 1.0 && distance < NEAR_M + KEEP_M)
 }
 
-/// Closes the hand over a point once; raises it first when it has struck already, and sets a block that lies
-/// on the point aside.
+/// Closes the hand over a point once. A hand that has struck already is raised first; a block on the point is set
+/// aside.
 fn strike(world: &World, at: Vec2) -> (Vec2, f32) {
     if world.hand.held.is_some() {
         return set_aside(world, at);
@@ -91,7 +107,7 @@ fn strike(world: &World, at: Vec2) -> (Vec2, f32) {
     if ready && may_close(world, at) { (towards(world, at), CLOSE) } else { travel(world, at) }
 }
 
-/// Puts the block in the hand down beside `at`, on the side of the middle of the table.
+/// Puts the carried block down beside `at`, on the side towards the middle of the table.
 fn set_aside(world: &World, at: Vec2) -> (Vec2, f32) {
     let beside = at - at.normalize_or(Vec2::Y) * ASIDE_M;
     let grip = if world.hand.position.distance(beside) < NEAR_M { OPEN } else { CLOSE };
@@ -121,7 +137,7 @@ fn push(world: &World, block: usize, zone: usize) -> (Vec2, f32) {
         return pick_place(world, block, zone);
     }
     let (relative, way) = (hand.position - at, to - at);
-    // Whatever it looks like: it was not there if that is still what to do when the hand has come up.
+    // If the goal is still the same after the hand has risen, the block was not at its place.
     let there = way.length() < if hand.struck { PLACE_M } else { PUSHED_M };
     if hand.held.is_some() || (there && !hand.down) {
         return (Vec2::ZERO, OPEN);
@@ -132,14 +148,14 @@ fn push(world: &World, block: usize, zone: usize) -> (Vec2, f32) {
     if may_lower(relative, way) { (towards(world, lane.from), CLOSE) } else { travel(world, lane.from) }
 }
 
-/// The direction of `way`, and what `relative` is across and along it.
+/// The direction of `way`, and the components of `relative` across and along it.
 fn resolve(relative: Vec2, way: Vec2) -> (Vec2, Vec2, f32) {
     let direction = way.normalize_or_zero();
     let along = relative.dot(direction);
     (direction, relative - direction * along, along)
 }
 
-/// Whether the hand can come down where it is: anywhere behind the block on its lane.
+/// Whether the hand can come down at its place: behind the block, on its lane.
 ///
 /// `relative` is the hand as seen from the block, `way` the target as seen from the block.
 fn may_lower(relative: Vec2, way: Vec2) -> bool {
@@ -147,8 +163,9 @@ fn may_lower(relative: Vec2, way: Vec2) -> bool {
     lateral.length() < LOWER_LATERAL_M && (LOWER_BEHIND_M.0..LOWER_BEHIND_M.1).contains(&-along)
 }
 
-/// Pushes straight to the target, staying behind the block; comes back to the lane behind it, and raises the hand where that is too far or the
-/// block in the way. The arguments are those of [`may_lower`].
+/// Pushes straight to the target from behind the block. The arguments are those of [`may_lower`].
+///
+/// Off the lane the hand returns to it behind the block. It is raised when the lane is too far or the block in the way.
 fn push_along(relative: Vec2, way: Vec2) -> (Vec2, f32) {
     let (direction, lateral, along) = resolve(relative, way);
     let off = lateral.length() / PUSH_LATERAL_M;
@@ -181,27 +198,29 @@ mod tests {
     use crate::world::Command;
     use robomamba_policy::Outcome;
 
-    /// How far learners are wrong about where the blocks are, and about where zones and buttons are. They need not succeed with the last.
+    /// Errors of a learner's estimates of positions. Success is not required for the last one.
     const ERRORS_M: [f32; 5] = [0.0, 0.008, 0.012, 0.016, 0.02];
     const EPISODES: u64 = 200;
 
-    /// `world` as it looks to somebody who is wrong about all blocks by `blocks` and about all places by `places`.
-    fn misseen(world: &World, blocks: Vec2, places: Vec2) -> World {
+    /// `world` with an error of `blocks` in the position of all blocks, and of `places` in that of zones and buttons.
+    fn misperceived(world: &World, blocks: Vec2, places: Vec2) -> World {
         let mut seen = world.clone();
-        // All that matters is where things are as seen from each other, and nobody can move the blocks.
+        // Blocks cannot be moved, so everything else is moved instead: only relative positions matter.
         seen.hand.position -= blocks;
         seen.zones.iter_mut().for_each(|zone| zone.centre += places - blocks);
         seen.buttons.iter_mut().for_each(|button| button.centre += places - blocks);
         seen
     }
 
-    /// Whether somebody who misses by `errors` (blocks, places) solves an episode by the expert's rules, and how often the hand was raised from the table.
-    fn play_misseeing(scenario: &Scenario, errors: [Vec2; 2]) -> (bool, usize) {
+    /// Plays an episode by the expert's rules with position errors of blocks and of places.
+    ///
+    /// Returns whether it is solved, and how often the hand was raised from the table.
+    fn play_misperceiving(scenario: &Scenario, errors: [Vec2; 2]) -> (bool, usize) {
         let (mut world, mut task) = build(scenario);
         let mut raised = 0;
         while task.outcome.is_none() {
             let [blocks, places] = errors;
-            let [x, y, grip] = expert_action(&misseen(&world, blocks, places), task.goal_of_expert(&world));
+            let [x, y, grip] = expert_action(&misperceived(&world, blocks, places), task.goal_of_expert(&world));
             let was_down = world.hand.down;
             let events = world.step(Command { direction: Vec2::new(x, y), grip });
             raised += usize::from(was_down && !world.hand.down);
@@ -217,7 +236,7 @@ mod tests {
             for error_m in ERRORS_M {
                 let mut rng = ChaCha8Rng::seed_from_u64(1);
                 let mut miss = || [0; 2].map(|_| Vec2::from_angle(rng.random_range(0.0..TAU)) * error_m);
-                let play = |seed| play_misseeing(&Scenario::heldout(family, seed), miss());
+                let play = |seed| play_misperceiving(&Scenario::heldout(family, seed), miss());
                 let results: Vec<_> = (0..EPISODES).map(play).collect();
                 let solved = results.iter().filter(|(solved, _)| *solved).count();
                 let raised: usize = results.iter().map(|(_, raised)| raised).sum();

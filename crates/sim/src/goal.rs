@@ -1,10 +1,10 @@
-//! Sub-goals: what is to be done next, and when it is done.
+//! Sub-goals and the conditions that complete them.
 
+use crate::geometry::Vec2;
 use crate::layout::HOME;
-use crate::physics::Vec2;
 use crate::world::{Events, World};
 
-/// A thing that the hand can be told to move to.
+/// A thing that can be the target of a movement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Block(usize),
@@ -63,7 +63,7 @@ impl Goal {
             Goal::Reach(target) => is_over(world, target),
             Goal::Press { button } => events.pressed == Some(button),
             Goal::PickPlace { block, zone } => world.block_in_zone(block, zone),
-            // Let go of, as a block that was carried.
+            // Released, as a block that was carried.
             Goal::Push { block, zone } => world.block_in_zone(block, zone) && !world.hand.down,
             Goal::Open { container } => events.tried == Some(container),
             Goal::Wait => false,

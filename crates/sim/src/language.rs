@@ -1,17 +1,13 @@
-//! Instructions: a small template grammar, and all the words and sentences that it makes.
+//! Instructions: a small template grammar, what it says of a goal, and what a free instruction asks for.
 //!
 //! `[a|b]` stands for one of its alternatives, `{x}` for a phrase that is filled in.
-
-use std::collections::BTreeSet;
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::families::build;
 use crate::goal::{Goal, Target};
-use crate::scenario::{Difficulty, Family, Scenario};
-use crate::things::{Block, Colour, Shape};
+use crate::things::{Block, Colour};
 use crate::world::World;
 
 const REACH: &[&str] =
@@ -42,48 +38,13 @@ const COUNT: &[&str] = &[
 const BLOCK: &[&str] = &["the {colour} {shape}", "the {colour} {shape} block"];
 const ZONE: &[&str] = &["the {colour} [zone|area|field]"];
 const BUTTON: &[&str] = &["the {colour} button"];
-const JOIN: &[[&str; 3]] =
+/// What stands before the first, between, and before the last of several clauses.
+pub(crate) const JOIN: &[[&str; 3]] =
     &[["", ", then ", ", then "], ["first ", ", then ", ", and then "], ["", ", after that ", ", and finally "]];
 
-const TEMPLATES: [&[&str]; 12] =
+/// All templates of clauses and phrases.
+pub(crate) const TEMPLATES: [&[&str]; 12] =
     [REACH, PRESS, PICK_PLACE, PUSH, BRING, OPEN, STEER, REMEMBER, COUNT, BLOCK, ZONE, BUTTON];
-
-/// The language of all task families.
-#[derive(Clone, Debug)]
-pub struct Corpus {
-    /// Every word that an instruction can hold, sorted.
-    pub words: Vec<String>,
-    /// Instructions of training episodes of every family.
-    pub sentences: Vec<String>,
-}
-
-/// Every word and a sample of sentences, for building a tokenizer.
-pub fn instruction_corpus() -> Corpus {
-    let mut text: Vec<&str> = TEMPLATES.iter().copied().flatten().copied().collect();
-    text.extend(JOIN.as_flattened());
-    text.extend(Colour::ALL.map(Colour::word));
-    text.extend(Shape::ALL.map(Shape::word));
-    let words = text.iter().flat_map(|text| template_words(text)).collect::<BTreeSet<_>>();
-    let sentences = Family::ALL.iter().flat_map(|&family| (0..96).map(move |seed| sample(family, seed)));
-    Corpus { words: words.into_iter().collect(), sentences: sentences.collect() }
-}
-
-fn sample(family: Family, seed: u64) -> String {
-    let difficulty = Difficulty { subgoals: 3 + seed as usize % 6, ..Difficulty::default() };
-    let (_, task) = build(&Scenario::train(family, seed).with_difficulty(difficulty));
-    task.instruction.to_string()
-}
-
-/// The words of a template, without the placeholders.
-fn template_words(template: &str) -> Vec<String> {
-    let mut plain = String::new();
-    let mut inside = false;
-    for c in template.chars() {
-        inside = (inside || c == '{') && c != '}';
-        plain.push(if inside || !c.is_alphabetic() { ' ' } else { c });
-    }
-    plain.split_whitespace().map(str::to_string).collect()
-}
 
 /// The goals that `text` asks for among the things of `world`; `None` when it is not understood.
 pub(crate) fn understand(world: &World, text: &str) -> Option<Vec<Goal>> {
@@ -137,8 +98,8 @@ pub(crate) fn say(world: &World, goal: Goal, rng: &mut ChaCha8Rng) -> String {
     match goal {
         Goal::Reach(target) => fill(REACH, &[("object", target_phrase(world, target, rng))], rng),
         Goal::Press { button } => fill(PRESS, &[("object", button_phrase(world, button, rng))], rng),
-        Goal::PickPlace { block, zone } => say_delivery(PICK_PLACE, world, (block, zone), rng),
-        Goal::Push { block, zone } => say_delivery(PUSH, world, (block, zone), rng),
+        Goal::PickPlace { block, zone } => fill(PICK_PLACE, &delivery_phrases(world, block, zone, rng), rng),
+        Goal::Push { block, zone } => fill(PUSH, &delivery_phrases(world, block, zone, rng), rng),
         Goal::Open { .. } => fill(OPEN, &[], rng),
         Goal::Wait => fill(REMEMBER, &[], rng),
     }
@@ -159,7 +120,7 @@ pub(crate) fn say_all(world: &World, goals: &[Goal], rng: &mut ChaCha8Rng) -> St
 
 /// Asks for a delivery without saying how to handle the block.
 pub(crate) fn say_bring(world: &World, block: usize, zone: usize, rng: &mut ChaCha8Rng) -> String {
-    say_delivery(BRING, world, (block, zone), rng)
+    fill(BRING, &delivery_phrases(world, block, zone, rng), rng)
 }
 
 /// Asks to steer to a block.
@@ -172,8 +133,8 @@ pub(crate) fn say_count(world: &World, button: usize, zone: usize, rng: &mut Cha
     fill(COUNT, &[("object", button_phrase(world, button, rng)), ("zone", zone_phrase(world, zone, rng))], rng)
 }
 
-fn say_delivery(templates: &[&str], world: &World, (block, zone): (usize, usize), rng: &mut ChaCha8Rng) -> String {
-    fill(templates, &[("object", block_phrase(world, block, rng)), ("zone", zone_phrase(world, zone, rng))], rng)
+fn delivery_phrases(world: &World, block: usize, zone: usize, rng: &mut ChaCha8Rng) -> [(&'static str, String); 2] {
+    [("object", block_phrase(world, block, rng)), ("zone", zone_phrase(world, zone, rng))]
 }
 
 fn target_phrase(world: &World, target: Target, rng: &mut ChaCha8Rng) -> String {
@@ -217,28 +178,4 @@ fn choose_alternatives(template: &str, rng: &mut ChaCha8Rng) -> String {
         rest = after;
     }
     text + rest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_plain_instruction_is_understood() {
-        for family in [Family::Reach, Family::Push, Family::PickPlace, Family::Sequence] {
-            for seed in 0..200 {
-                let difficulty = Difficulty { subgoals: 3 + seed as usize % 6, ..Difficulty::default() };
-                let (world, task) = build(&Scenario::train(family, seed).with_difficulty(difficulty));
-                assert_eq!(understand(&world, &task.instruction), Some(task.goals), "{}", task.instruction);
-            }
-        }
-    }
-
-    #[test]
-    fn nonsense_and_absent_things_are_not_understood() {
-        let (world, _) = build(&Scenario::train(Family::PickPlace, 0));
-        for text in ["", "dance", "move to the pink disc", "press", "put the into the", "then then ,"] {
-            assert_eq!(understand(&world, text), None, "{text}");
-        }
-    }
 }

@@ -4,7 +4,8 @@ use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use crate::physics::{Physics, Vec2};
+use crate::geometry::Vec2;
+use crate::physics::Physics;
 use crate::scenario::{Purpose, Scenario};
 use crate::things::{Block, Button, Colour, Container, Lamp, Lid, Light, Manner, Shape, Zone};
 use crate::world::{CONTROL_PERIOD_S, HAND_RANGE_M, Hand, World};

@@ -1,19 +1,19 @@
-//! `tabletop`, the embedded simulated robot: physics, picture, task families, experts and roll-outs.
+//! `tabletop`, the embedded simulated robot: physics, image, task families, experts and roll-outs.
 //!
-//! A gripper moves over a table seen from above. Blocks are rigid bodies (rapier2d, no gravity, friction
-//! as damping), the picture is drawn in software (tiny-skia) at any size, and everything is a pure
-//! function of the [`Scenario`] and the actions: the same seed and the same actions give the same bytes.
+//! A gripper moves over a table seen from above. Blocks are rigid bodies (rapier2d, no gravity, friction as damping).
+//! The image is drawn in software (tiny-skia) at any size. An episode is a pure function of the [`Scenario`] and the
+//! actions: the same seed and the same actions give the same bytes.
 //!
 //! Units: metres, seconds, radians. The frame of the table has its origin in the middle, x to the right and
-//! y up in the picture. One control step is [`CONTROL_PERIOD_S`] long.
+//! y up in the image. One control step is [`CONTROL_PERIOD_S`] long.
 //!
 //! | action | range | meaning |
 //! |---|---|---|
 //! | `dx`, `dy` | `[-1, 1]`, clamped | wanted velocity of the hand as a fraction of [`HAND_SPEED_MAX_M_S`] |
 //! | `grip` | sign | above 0 closes the hand, below 0 opens it, 0 leaves it |
 //!
-//! The open hand is raised and passes over everything. Closing lowers it: over a block it grasps and lifts
-//! the block, over a button it presses, elsewhere it ends at table level as a pusher that moves blocks.
+//! The open hand is raised and passes over everything. Closing lowers it. Over a block it grasps and lifts the block,
+//! and over a button it presses. Elsewhere it stops at table level and pushes blocks.
 //!
 //! | family | task | what it asks of a policy |
 //! |---|---|---|
@@ -27,10 +27,12 @@
 //! | `endurance` | a stream of tasks in one episode | stability over 10,000 steps |
 #![forbid(unsafe_code)]
 
+mod corpus;
 mod error;
 mod expert;
 mod failure;
 mod families;
+mod geometry;
 mod goal;
 mod language;
 mod layout;
@@ -38,14 +40,15 @@ mod physics;
 mod render;
 mod rollout;
 mod scenario;
+mod stream;
 mod tabletop;
 mod task;
 mod things;
 mod world;
 
+pub use corpus::{Corpus, instruction_corpus};
 pub use error::SimError;
 pub use failure::Failure;
-pub use language::{Corpus, instruction_corpus};
 pub use rollout::{Expert, ExpertRollout, Intent, LabelledStep, Labels, NoiseConfig, expert_rollout};
 pub use scenario::{Difficulty, Family, Scenario, Split};
 pub use tabletop::{

@@ -2,10 +2,8 @@
 
 use rapier2d::prelude::*;
 
+use crate::geometry::Vec2;
 use crate::things::{CROSS_LONG_M, CROSS_SHORT_M, Shape};
-
-/// A point or direction on the table, in metres.
-pub(crate) type Vec2 = Vector;
 
 /// Physics steps per control step.
 const SUBSTEPS: usize = 4;

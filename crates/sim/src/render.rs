@@ -1,21 +1,22 @@
-//! The picture: the table from above, drawn in software, anti-aliased so that sub-pixel motion shows.
+//! The image: the table from above, drawn in software, anti-aliased so that sub-pixel motion shows.
 //!
-//! Paths are unit shapes made once; only transforms and colours change from frame to frame. What rarely
-//! changes (table, zones, buttons, containers, lamp) is drawn once and copied.
+//! Paths are unit shapes, made once; only transforms and colours change from frame to frame. The background (table,
+//! zones, buttons, containers, lamp) rarely changes, so it is cached.
 
 use robomamba_policy::Image;
 use tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, Pixmap, Point, Rect, Transform};
 
 use crate::error::SimError;
-use crate::physics::{PUSHER_RADIUS_M, RIM_M, Vec2};
+use crate::geometry::Vec2;
+use crate::physics::{PUSHER_RADIUS_M, RIM_M};
 use crate::things::{Block, Button, Container, Lamp, Lid, Light, Shape, Zone};
 use crate::world::{Hand, World};
 
-/// The picture shows this distance from the middle to the nearer edges.
+/// The image shows this distance from the middle to the nearer edges.
 const VIEW_HALF_M: f32 = 0.32;
-/// Largest picture side in pixels.
+/// Largest image side in pixels.
 const SIDE_MAX: usize = 4096;
-/// Foot of the arm, outside the picture.
+/// Foot of the arm, outside the image.
 const ARM_BASE: Vec2 = Vec2::new(0.0, -0.42);
 /// Length of both arm links.
 const ARM_LINK_M: f32 = 0.41;
@@ -97,7 +98,7 @@ pub(crate) struct Renderer {
 }
 
 impl Renderer {
-    /// A renderer for pictures of `height` x `width` pixels.
+    /// A renderer for images of `height` x `width` pixels.
     ///
     /// # Errors
     /// When a side is 0 or larger than 4096.
@@ -120,7 +121,7 @@ impl Renderer {
         self.cached = None;
     }
 
-    /// Where a place on the table is in the picture, as fractions of its width and height from the upper left corner.
+    /// Where a place on the table is in the image, as fractions of its width and height from the upper left corner.
     pub fn fractions(&self, at: Vec2) -> [f32; 2] {
         let mut point = Point::from_xy(at.x, at.y);
         self.to_pixels.map_point(&mut point);
@@ -188,7 +189,7 @@ impl Spot {
     }
 }
 
-/// A picture in the making.
+/// An image in the making.
 struct Canvas<'a> {
     unit: &'a UnitShapes,
     pixels: &'a mut Pixmap,

@@ -10,20 +10,21 @@ use crate::scenario::{Purpose, Scenario};
 use crate::tabletop::{ENVIRONMENT_STATE_DIM, GROUNDING_DIM, THINGS_DIM, Tabletop};
 use crate::task::Spoil;
 
-/// What an expert's episode is for.
+/// Purpose of an expert's episode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Intent {
     /// Solve the task: the labels are to be imitated.
     #[default]
     Solve,
-    /// Spoil the task on purpose, at a random sub-goal: wrong object, wrong order, too early. Such episodes show
-    /// what failure looks like; nothing in them is to be imitated.
+    /// Spoil the task on purpose, at a random sub-goal: wrong object, wrong order, too early.
+    /// Such episodes show failures; nothing in them is to be imitated.
     Blunder,
 }
 
-/// Perturbations of the expert's actions, after DART (Laskey et al. 2017, arXiv 1703.09327): noise is executed,
-/// the label stays the expert's correction of it.
+/// Perturbations of the expert's actions, after DART (Laskey et al. 2017, arXiv 1703.09327).
+///
+/// The noisy action is executed; the label stays the expert's correction.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NoiseConfig {
@@ -31,16 +32,17 @@ pub struct NoiseConfig {
     pub burst_probability: f32,
     /// Longest burst in control steps; lengths are uniform from 2.
     pub burst_steps_max: u32,
-    /// Size of a burst's constant push on `dx` and `dy`, uniform in `[-size, size]`.
+    /// Size of a burst's constant offset of `dx` and `dy`, uniform in `[-size, size]`.
     pub burst_size: f32,
     /// Size of the independent noise of every step, uniform in `[-size, size]`.
     pub jitter_size: f32,
     /// Probability that a burst also holds the gripper's command reversed.
     pub grip_flip_probability: f32,
-    /// Probability per control step that a detour begins: whatever the expert wants, the hand leaves in a random direction, open unless it
-    /// carries something. Motion then does not give away what the expert is up to, which a learner would rather copy from
-    /// it than remember (Wen et al. 2020, arXiv 2010.14876).
-    /// Detours last 5 to 30 steps.
+    /// Probability per control step that a detour of 5 to 30 steps begins.
+    ///
+    /// The hand then moves in a random direction, open unless it carries something. Motion alone no longer reveals the
+    /// expert's intention. A learner would otherwise copy it from the motion instead of remembering it (Wen et al.
+    /// 2020, arXiv 2010.14876).
     pub detour_probability: f32,
 }
 
@@ -69,7 +71,7 @@ impl NoiseConfig {
     };
 }
 
-/// A burst that is going on.
+/// A running burst.
 #[derive(Clone, Copy, Debug, Default)]
 struct Burst {
     steps_left: u32,
@@ -80,7 +82,7 @@ struct Burst {
 /// Length of a detour in control steps.
 const DETOUR_STEPS: std::ops::RangeInclusive<u32> = 5..=30;
 
-/// A detour that is going on.
+/// A running detour.
 #[derive(Clone, Copy, Debug, Default)]
 struct Detour {
     steps_left: u32,
@@ -122,7 +124,8 @@ impl Noise {
         executed.map(|value| value.clamp(-1.0, 1.0))
     }
 
-    /// Whether this step belongs to a detour. Draws nothing where there are none, so that other episodes stay as they are.
+    /// Whether this step belongs to a detour. Without detours no random number is drawn, which keeps other episodes
+    /// equal.
     fn goes_astray(&mut self) -> bool {
         let probability = f64::from(self.config.detour_probability.clamp(0.0, 1.0));
         if self.detour.steps_left == 0 && probability > 0.0 && self.rng.random_bool(probability) {
@@ -157,9 +160,9 @@ pub struct Labels {
     pub action: [f32; 3],
     /// Privileged state; see [`environment_state_spec`](crate::environment_state_spec).
     pub environment_state: [f32; ENVIRONMENT_STATE_DIM],
-    /// Where the things are that the instruction names; see [`grounding_spec`](crate::grounding_spec).
+    /// Positions in the image of the things that the instruction names; see [`grounding_spec`](crate::grounding_spec).
     pub grounding: [f32; GROUNDING_DIM],
-    /// What lies where in the image; see [`things_spec`](crate::things_spec).
+    /// Position, kind and colour of all things in the image; see [`things_spec`](crate::things_spec).
     pub things: [f32; THINGS_DIM],
 }
 
@@ -201,7 +204,7 @@ pub struct ExpertRollout {
     pub intent: Intent,
 }
 
-/// What a blunder does from when on.
+/// A deliberate mistake, and when it begins.
 struct Blunder {
     /// Number of sub-goals done at which it begins.
     at_subgoal: usize,

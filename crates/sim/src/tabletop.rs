@@ -10,9 +10,9 @@ use robomamba_policy::{
 use crate::error::SimError;
 use crate::expert::expert_action;
 use crate::families::build;
+use crate::geometry::Vec2;
 use crate::goal::Goal;
 use crate::language::{describe, understand};
-use crate::physics::Vec2;
 use crate::render::Renderer;
 use crate::scenario::{Family, Scenario};
 use crate::task::{Script, Spoil, Task};
@@ -27,11 +27,12 @@ pub const CAMERA: &str = "observation.images.top";
 pub const ENVIRONMENT_STATE_DIM: usize = 20;
 /// Names of the action's dimensions.
 const ACTION: [&str; 3] = ["dx", "dy", "grip"];
-/// Goals of the same kind are told apart by their place in this list.
+/// Goals of the same kind differ by their place in this list.
 const GOAL_KINDS: usize = 6;
 
-/// The names of `observation.environment_state`: what the simulator knows of the present sub-goal. It is an aid
-/// for training (auxiliary losses), never an input of a policy.
+/// The names of `observation.environment_state`, the simulator's knowledge of the present sub-goal.
+///
+/// It is a target of auxiliary losses, never an input of a policy.
 ///
 /// | dimension | meaning |
 /// |---|---|
@@ -68,33 +69,37 @@ pub fn environment_state_spec() -> VectorSpec {
 pub const GROUNDING_POINTS: usize = 8;
 /// Dimensions of `observation.grounding`: x and y of every point.
 pub const GROUNDING_DIM: usize = 2 * GROUNDING_POINTS;
-/// Coordinate of a point that there is not.
+/// Coordinate of an absent point.
 pub const GROUNDING_ABSENT: f32 = -1.0;
 
-/// The names of the grounding: where in the picture the things are that the instruction speaks of, as fractions
-/// of its width (from the left) and height (from the top); [`GROUNDING_ABSENT`] where there is no such thing.
-/// Like [`environment_state_spec`] an aid for training, never an input of a policy.
+/// The names of the grounding: positions in the image of the things that the instruction names.
 ///
-/// Point `2 i` is the thing to handle in sub-goal `i`, point `2 i + 1` the place where it is to be brought. In
-/// `remember` point 0 is the lamp and point `2 + c` the button of the `c`-th colour.
+/// `x` and `y` are fractions of the image's width (from the left) and height (from the top), [`GROUNDING_ABSENT`] for
+/// an absent thing. Like [`environment_state_spec`] it is a target of auxiliary losses, never an input of a policy.
+///
+/// Point `2 i` is the thing to handle in sub-goal `i`, point `2 i + 1` the place to bring it to. In `remember` point 0
+/// is the lamp and point `2 + c` the button of the `c`-th colour.
 pub fn grounding_spec() -> VectorSpec {
     let names = (0..GROUNDING_POINTS).flat_map(|i| ["x", "y"].map(|axis| format!("point{i}_{axis}")));
     VectorSpec::new(names)
 }
 
-/// Things of `observation.things`, the most that lie on a table.
+/// Things of `observation.things`, the most on one table.
 pub const THINGS: usize = 12;
 /// Dimensions of `observation.things`: x, y, kind and colour of every thing.
 pub const THINGS_DIM: usize = 4 * THINGS;
-/// Every value of a thing that there is not.
+/// Every value of an absent thing.
 pub const THING_ABSENT: f32 = -1.0;
 
-/// The names of `observation.things`: what lies where in the picture, whether the instruction speaks of it or not.
-/// Like [`environment_state_spec`] an aid for training, never an input of a policy.
+/// The names of `observation.things`: position, kind and colour of all things in the image.
 ///
-/// `x` and `y` are fractions as in [`grounding_spec`]; `kind` is 0 to 3 for the blocks (square, disc, triangle, cross),
-/// 4 a zone, 5 a button, 6 a container, 7 the lamp; `colour` is 0 to 5 in the order of `cue_*` of
-/// [`environment_state_spec`], 6 for things without a colour and 7 for the white light.
+/// Like [`environment_state_spec`] it is a target of auxiliary losses, never an input of a policy.
+///
+/// - `x` and `y` are fractions as in [`grounding_spec`].
+/// - `kind` is 0 to 3 for blocks (square, disc, triangle, cross).
+///   It is 4 for a zone, 5 for a button, 6 for a container, and 7 for the lamp.
+/// - `colour` is 0 to 5 in the order of `cue_*` in [`environment_state_spec`], 6 for things without a colour, and 7
+///   for the white light.
 pub fn things_spec() -> VectorSpec {
     let names = (0..THINGS).flat_map(|i| ["x", "y", "kind", "colour"].map(|value| format!("thing{i}_{value}")));
     VectorSpec::new(names)
@@ -111,7 +116,7 @@ pub enum Instructed {
         /// Number of sub-goals.
         subgoals: usize,
     },
-    /// The policy sees the words, but whether it follows them cannot be told.
+    /// The policy sees the words, but its success cannot be judged.
     NotUnderstood,
 }
 
@@ -127,10 +132,10 @@ pub struct Tabletop {
 }
 
 impl Tabletop {
-    /// A robot whose camera makes pictures of `height` x `width` pixels, at the beginning of an episode of `reach`.
+    /// A robot whose camera makes images of `height` x `width` pixels, at the beginning of an episode of `reach`.
     ///
     /// # Errors
-    /// When the picture has no pixels or a side of more than 4096.
+    /// When the image has no pixels or a side of more than 4096.
     pub fn new(height: usize, width: usize) -> Result<Self, SimError> {
         let renderer = Renderer::new(height, width)?;
         let features = FeatureSpec {
@@ -183,15 +188,16 @@ impl Tabletop {
         describe(&self.world)
     }
 
-    /// Gives the robot another task in the same scene, in free words. When the words name things on the table
-    /// and what to do with them, success is judged accordingly.
+    /// Gives the robot another task in the same scene, in free words.
+    ///
+    /// Success is judged if the words name things on the table and what to do with them.
     pub fn instruct(&mut self, text: &str) -> Instructed {
         let goals = understand(&self.world, text);
         let understood = match &goals {
             Some(goals) => Instructed::Understood { subgoals: goals.len() },
             None => Instructed::NotUnderstood,
         };
-        // Nobody can tell whether an unknown task is done: it ends with the cap.
+        // Success of an unknown task cannot be judged: the step limit ends it.
         let goals = goals.unwrap_or_else(|| vec![Goal::Wait]);
         let cap_steps = FREE_CAP_STEPS * (1 + goals.len() as u32);
         self.task = Task::new(text.into(), goals, Script::Plain, cap_steps);
@@ -218,7 +224,7 @@ impl Tabletop {
         (self.task.done, self.task.total())
     }
 
-    /// What the expert does in this state: a pure function of the world and the task's progress.
+    /// The expert's action in this state: a pure function of the world and the task's progress.
     pub fn expert_action(&self) -> [f32; 3] {
         expert_action(&self.world, self.task.goal_of_expert(&self.world))
     }
@@ -243,7 +249,7 @@ impl Tabletop {
         state
     }
 
-    /// Where the things are that the instruction speaks of; see [`grounding_spec`].
+    /// Positions in the image of the things that the instruction names; see [`grounding_spec`].
     pub fn grounding(&self) -> [f32; GROUNDING_DIM] {
         let mut points = [GROUNDING_ABSENT; GROUNDING_DIM];
         for (i, at) in self.mentioned() {
@@ -254,7 +260,7 @@ impl Tabletop {
         points
     }
 
-    /// What lies where in the picture; see [`things_spec`].
+    /// Position, kind and colour of all things in the image; see [`things_spec`].
     pub fn things(&self) -> [f32; THINGS_DIM] {
         let mut things = [THING_ABSENT; THINGS_DIM];
         for (values, (at, [kind, colour])) in things.chunks_exact_mut(4).zip(self.world.things()) {

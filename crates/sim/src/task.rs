@@ -7,20 +7,22 @@ use rand_chacha::ChaCha8Rng;
 use robomamba_policy::Outcome;
 
 use crate::failure::Failure;
-use crate::families::next_in_stream;
+use crate::geometry::Vec2;
 use crate::goal::{Goal, Target, is_over};
-use crate::physics::Vec2;
+use crate::stream::next_in_stream;
 use crate::things::{Colour, Lid, Light, Manner};
 use crate::world::{Events, World};
 
 /// Hovering this long over a thing that was not named counts as having chosen it.
 const STRAY_STEPS: u32 = 12;
 
-/// So long the expert stays where it has reached something on the way to another sub-goal. What it has done shows nowhere but in the hand's motion, and a
-/// learner that is a centimetre wrong and leaves as soon as it may has done it or not, and cannot know which.
+/// Control steps for which the expert stays at a target that it has reached, before the next sub-goal.
+///
+/// A reach leaves no trace but the hand's motion. A learner with a centimetre of error that left at once could not know
+/// whether it had succeeded.
 const LINGER_STEPS: u32 = 8;
 
-/// What a lamp shows when.
+/// The lamp's light over time.
 #[derive(Clone, Debug)]
 pub(crate) struct Signal {
     /// First step, step after the last, and colour of every flash.
@@ -65,7 +67,7 @@ pub(crate) enum Spoil {
 pub(crate) enum Script {
     /// Goals in order; acting on other things is a failure.
     Plain,
-    /// A lamp tells when to act, and how.
+    /// A lamp signals when to act, and how.
     Signalled(Signal),
     /// One attempt at a hidden property.
     Attempt(Secret),
@@ -319,8 +321,8 @@ impl Task {
         }
     }
 
-    /// A way to do the present goal wrong that ends the episode: another object, another order, too early, too
-    /// often. `None` when nothing that can be done now is a mistake.
+    /// A mistake at the present goal that ends the episode: another object, another order, too early, too often.
+    /// `None` when no possible action is a mistake.
     pub fn spoil(&self, world: &World, rng: &mut ChaCha8Rng) -> Option<Spoil> {
         if let Script::Attempt(Secret::Steering { .. }) = self.script {
             return Some(Spoil::Mirrored);

@@ -1,6 +1,6 @@
-//! What lies on the table.
+//! The things on the table.
 
-use crate::physics::Vec2;
+use crate::geometry::Vec2;
 
 /// The colours of things; each is a word of the instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Colour {
         }
     }
 
-    /// sRGB.
+    /// The colour in sRGB.
     pub fn rgb(self) -> [u8; 3] {
         match self {
             Colour::Red => [214, 40, 40],
@@ -103,12 +103,12 @@ fn cross() -> Vec<Vec2> {
     turns.iter().flat_map(|&(x, y)| quadrant.map(|corner| x * corner.x + y * corner.y)).collect()
 }
 
-/// How a block takes being handled; a hidden property of `retry`.
+/// How a block can be handled; a hidden property of `retry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// May be lifted and pushed.
     Any,
-    /// Too firmly on the table to be lifted; can be pushed.
+    /// Cannot be lifted; can be pushed.
     Glued,
     /// Tips over when it is pushed; can be lifted.
     Fragile,
@@ -138,7 +138,7 @@ impl Zone {
     pub const RADIUS_M: f32 = 0.05;
 }
 
-/// A push button; it springs back, so that its looks do not tell how often it was pressed.
+/// A push button. It springs back, so its appearance does not show how often it was pressed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Button {
     pub colour: Colour,

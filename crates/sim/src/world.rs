@@ -1,6 +1,7 @@
 //! The hand and the things on the table, and how one control step changes them.
 
-use crate::physics::{PUSHER_RADIUS_M, Physics, Vec2};
+use crate::geometry::Vec2;
+use crate::physics::{PUSHER_RADIUS_M, Physics};
 use crate::things::{Block, Button, Colour, Container, Lamp, Lid, Light, Manner, Zone};
 
 /// Control rate in Hz.
@@ -11,7 +12,7 @@ pub const CONTROL_PERIOD_S: f32 = 1.0 / FPS as f32;
 pub const HAND_RANGE_M: f32 = 0.30;
 /// Speed of the hand per axis at an action of 1.
 pub const HAND_SPEED_MAX_M_S: f32 = 0.4;
-/// The most that the hand's velocity changes in a second.
+/// Largest acceleration of the hand.
 const HAND_ACCELERATION_MAX_M_S2: f32 = 3.0;
 /// Change of the opening per control step: four steps from open to closed.
 const FINGER_STEP: f32 = 0.25;
@@ -51,7 +52,7 @@ pub(crate) struct Hand {
     pub down: bool,
     /// The block that it carries.
     pub held: Option<usize>,
-    /// It has struck the table and not been raised since; it strikes once per closing.
+    /// Whether it has struck the table since it was last raised; it strikes once per closing.
     pub struck: bool,
     pub steering: Steering,
 }
@@ -155,7 +156,7 @@ impl World {
         self.physics.position(block)
     }
 
-    /// Whether a block lies in a zone, put down and at rest.
+    /// Whether a block is in a zone, put down and at rest.
     pub fn block_in_zone(&self, block: usize, zone: usize) -> bool {
         self.hand.held != Some(block)
             && self.physics.position(block).distance(self.zones[zone].centre) < Zone::RADIUS_M

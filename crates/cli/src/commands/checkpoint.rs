@@ -16,6 +16,8 @@ pub struct CheckpointArgs {
     dir: PathBuf,
 }
 
+const REMEDY: &str = "For files edited on purpose: robomamba checkpoint seal DIR";
+
 /// Runs `checkpoint verify`.
 pub fn verify(args: CheckpointArgs) -> Result<()> {
     let dir = loaded::resolve(&args.dir);
@@ -25,7 +27,8 @@ pub fn verify(args: CheckpointArgs) -> Result<()> {
     }
     match findings.len() {
         0 => output::print(format!("{}: the checkpoint is sound", dir.display())),
-        n => bail!("{} has {n} findings; see above. For files edited on purpose: checkpoint seal", dir.display()),
+        1 => bail!("{} has 1 finding; see above. {REMEDY}", dir.display()),
+        n => bail!("{} has {n} findings; see above. {REMEDY}", dir.display()),
     }
 }
 
@@ -35,6 +38,6 @@ pub fn seal(args: CheckpointArgs) -> Result<()> {
     let changed = robomamba_model::seal(&dir).with_context(|| format!("{} cannot be sealed", dir.display()))?;
     output::print(match changed.as_slice() {
         [] => format!("{}: nothing had changed", dir.display()),
-        names => format!("{}: sealed with another {}", dir.display(), names.join(", ")),
+        names => format!("{}: sealed; changed: {}", dir.display(), names.join(", ")),
     })
 }

@@ -17,8 +17,8 @@ pub struct ConvertArgs {
     /// Where the folders come from
     #[arg(long, value_enum)]
     from: Source,
-    /// Folders with config.json and model.safetensors: a vision encoder, a text encoder, a Mamba backbone; or one
-    /// checkpoint, several with --average
+    /// Folders with config.json and model.safetensors: a vision encoder, a text encoder, a Mamba backbone;
+    /// or one checkpoint, several with --average
     #[arg(required = true, value_name = "DIR")]
     dirs: Vec<PathBuf>,
     /// Folder of the new checkpoint
@@ -36,7 +36,7 @@ pub struct ConvertArgs {
     /// Type of the matrices in the file
     #[arg(long, visible_alias = "quantize", value_enum, default_value_t = Storage::F32)]
     dtype: Storage,
-    /// Side of the robot's square pictures in pixels [default: that of the vision encoder]
+    /// Side of the robot's square images in pixels [default: that of the vision encoder]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
 }

@@ -33,7 +33,7 @@ enum BackboneKind {
     Transformer,
 }
 
-/// Control steps that a Transformer backbone looks back on.
+/// Control steps in the context of a Transformer backbone.
 const CONTEXT_STEPS: usize = 1024;
 
 /// Runs `init`.

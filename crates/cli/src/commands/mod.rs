@@ -20,8 +20,6 @@ mod train;
 use anyhow::Result;
 use clap::Subcommand;
 
-pub use record::IS_DEMONSTRATION;
-
 /// What the binary can do.
 #[derive(Subcommand)]
 pub enum Command {
@@ -54,7 +52,7 @@ pub enum Command {
 pub enum CheckpointCommand {
     /// Compare every file with the manifest, and all parts with each other
     Verify(checkpoint::CheckpointArgs),
-    /// Write the manifest anew after an edit, if the folder makes a sound checkpoint
+    /// Rewrite the manifest after an edit, if the folder makes a sound checkpoint
     Seal(checkpoint::CheckpointArgs),
 }
 

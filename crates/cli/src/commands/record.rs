@@ -1,14 +1,16 @@
 //! `data record`: episodes of `tabletop` become LeRobot data sets, one folder per task family.
 //!
-//! Episode `i` is a pure function of the family, the options and the seed `S + i`: neither the number of
-//! threads nor an interruption changes a byte of the data set.
+//! Episode `i` is a pure function of the family, the options and the seed `S + i`. Neither the number of threads nor an
+//! interruption changes a byte of the data set.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Arg, Args};
-use robomamba_data::{DataError, Dataset, DatasetWriter, EpisodeWriter, Feature, Features, Frame, Value, WriterConfig};
+use robomamba_data::{
+    DType, DataError, Dataset, DatasetWriter, EpisodeWriter, Feature, Features, Frame, Value, WriterConfig, columns,
+};
 use robomamba_eval::{Recurrent, RecurrentState};
 use robomamba_policy::{
     ActionChunk, ChunkQueue, Driver, Environment, Episode, Observation, Outcome, Policy, PolicyError, Step, play,
@@ -45,14 +47,13 @@ pub struct RecordArgs {
     /// Scenes to learn from (train) or to be judged on (heldout)
     #[arg(long, default_value = "train", value_parser = parse_split)]
     split: Split,
-    /// Side of the square picture in pixels
+    /// Side of the square image in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 96)]
     image_size: usize,
     /// Probability per control step that a burst of noise disturbs the expert; 0 for none at all
     #[arg(long, value_name = "P", default_value_t = 0.03, value_parser = parse_fraction)]
     noise: f64,
-    /// Probability per control step that the hand goes its own way for 5 to 30 steps, so that its motion does not tell
-    /// the goal
+    /// Probability per control step of a detour of 5 to 30 steps, after which motion no longer reveals the goal
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = parse_fraction, conflicts_with = "policy")]
     detours: f64,
     /// Fraction of the episodes that the expert spoils on purpose; they are marked as no demonstrations
@@ -114,7 +115,7 @@ struct Plan {
     policy: Option<PolicyPlan>,
 }
 
-/// What drives instead of the expert.
+/// The policy that drives instead of the expert.
 #[derive(Clone, Debug, Serialize)]
 struct PolicyPlan {
     /// Lengths and checksums of the checkpoint's files.
@@ -244,16 +245,17 @@ impl Worker {
     }
 }
 
-/// Control steps after which it is decided anew who drives.
+/// Control steps between two choices of the driver.
 const STRETCH_STEPS: usize = 20;
 
-/// Lets a learner drive in a share of the stretches and the expert in the others, and labels every state (DAgger, Ross
-/// et al. 2011, arXiv 1011.0686). The learner acts at every step, so that its state is always its own.
+/// DAgger (Ross et al. 2011, arXiv 1011.0686): a learner drives in a share of the stretches, the expert in the others.
+///
+/// The expert labels every state. The learner acts at every step, so that its recurrent state stays current.
 struct Teacher<'a, P> {
     learner: &'a mut P,
     share: f64,
     seed: u64,
-    /// Of the last state in which somebody acted.
+    /// Labels of the last state that was acted in.
     labels: Labels,
 }
 
@@ -306,30 +308,18 @@ fn add_frame(episode: &mut EpisodeWriter, step: &LabelledStep, seed: u64) -> Res
     let LabelledStep { observation, labels, .. } = step;
     let values = [
         (CAMERA, Value::Image(&observation.images[0].1)),
-        (robomamba_data::STATE, Value::F32(&observation.state)),
-        (robomamba_data::ACTION, Value::F32(&labels.action)),
-        (EXECUTED, Value::F32(step.executed)),
-        (ENVIRONMENT_STATE, Value::F32(&labels.environment_state)),
-        (GROUNDING, Value::F32(&labels.grounding)),
-        (THINGS, Value::F32(&labels.things)),
-        (robomamba_data::SUCCESS, Value::Bool(step.outcome.is_success())),
-        (IS_DEMONSTRATION, Value::Bool(step.is_demonstration)),
-        (SEED, Value::Int(&[seed as i64])),
+        (columns::STATE, Value::F32(&observation.state)),
+        (columns::ACTION, Value::F32(&labels.action)),
+        (columns::ACTION_EXECUTED, Value::F32(step.executed)),
+        (columns::ENVIRONMENT_STATE, Value::F32(&labels.environment_state)),
+        (&columns::grounding(CAMERA), Value::F32(&labels.grounding)),
+        (&columns::things(CAMERA), Value::F32(&labels.things)),
+        (columns::SUCCESS, Value::Bool(step.outcome.is_success())),
+        (columns::IS_DEMONSTRATION, Value::Bool(step.is_demonstration)),
+        (columns::SEED, Value::Int(&[seed as i64])),
     ];
     Ok(episode.add_frame(&Frame { task: &observation.instruction, values: &values })?)
 }
-
-/// What was executed; `action` is the expert's label.
-const EXECUTED: &str = "action.executed";
-const ENVIRONMENT_STATE: &str = "observation.environment_state";
-/// Of the camera [`CAMERA`].
-const GROUNDING: &str = "observation.grounding.top";
-/// Of the same camera.
-const THINGS: &str = "observation.things.top";
-/// Whether `action` is to be imitated.
-pub const IS_DEMONSTRATION: &str = "is_demonstration";
-/// Seed of the scenario.
-const SEED: &str = "seed";
 
 impl Plan {
     fn environment(&self) -> Result<Tabletop> {
@@ -340,13 +330,13 @@ impl Plan {
         let environment = self.environment()?;
         let robot = environment.features();
         let features = Features::of_robot(robot)
-            .with(EXECUTED, Feature::vector(robot.action.names.clone()))
-            .with(ENVIRONMENT_STATE, Feature::vector(environment_state_spec().names))
-            .with(GROUNDING, Feature::vector(grounding_spec().names))
-            .with(THINGS, Feature::vector(things_spec().names))
-            .with(robomamba_data::SUCCESS, Feature::scalar(robomamba_data::DType::Bool))
-            .with(IS_DEMONSTRATION, Feature::scalar(robomamba_data::DType::Bool))
-            .with(SEED, Feature::scalar(robomamba_data::DType::Int64));
+            .with(columns::ACTION_EXECUTED, Feature::vector(robot.action.names.clone()))
+            .with(columns::ENVIRONMENT_STATE, Feature::vector(environment_state_spec().names))
+            .with(columns::grounding(CAMERA), Feature::vector(grounding_spec().names))
+            .with(columns::things(CAMERA), Feature::vector(things_spec().names))
+            .with(columns::SUCCESS, Feature::scalar(DType::Bool))
+            .with(columns::IS_DEMONSTRATION, Feature::scalar(DType::Bool))
+            .with(columns::SEED, Feature::scalar(DType::Int64));
         Ok(WriterConfig {
             features,
             fps: FPS,

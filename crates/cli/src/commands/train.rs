@@ -21,7 +21,7 @@ pub struct TrainArgs {
     /// Folder of the run instead of the one in the configuration
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Stop after so many minutes, with a checkpoint from which the same command continues
+    /// Stop after this number of minutes, with a checkpoint from which the same command continues
     #[arg(long, value_name = "M")]
     max_minutes: Option<f64>,
     /// Change a value of the configuration, for example schedule.minutes=5; repeatable
@@ -44,7 +44,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let summary = train(&config, &options)?;
     let state = if summary.finished { "finished" } else { "stopped; the same command continues" };
     output::print(format!("{state} at step {}: {}", summary.step, summary.checkpoint.display()))?;
-    // A script must not take it for done.
+    // A script must not take the run for complete.
     if summary.finished { Ok(()) } else { interrupt::check() }
 }
 

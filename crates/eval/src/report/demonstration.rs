@@ -23,13 +23,13 @@ pub struct Demonstration<'a> {
     pub latency: &'a LatencyHistogram,
     /// The episodes, in order.
     pub traces: &'a [Trace],
-    /// Side of the pictures that the policy saw, in pixels.
+    /// Side of the images that the policy saw, in pixels.
     pub image_size: usize,
     /// What the policy is: names and values.
     pub policy: &'a [(&'static str, String)],
 }
 
-/// Episodes of one family that are shown with pictures: so many failures, and so many successes.
+/// Number of failures and of successes of each family that are shown with images.
 const SHOWN_PER_FAMILY: (usize, usize) = (2, 1);
 
 /// The page of a demonstration.
@@ -146,7 +146,7 @@ fn episodes(report: &Demonstration) -> String {
     )
 }
 
-/// The episodes worth a picture, in order.
+/// The episodes worth an image, in order.
 fn shown(traces: &[Trace]) -> Vec<&Trace> {
     let same = |index: usize| {
         let trace = &traces[index];

@@ -20,7 +20,7 @@ pub enum PartConfig {
     Vision(VisionConfig),
     /// A text encoder.
     Text(TextConfig),
-    /// A Mamba trunk.
+    /// A Mamba backbone.
     Backbone(MambaConfig),
 }
 

@@ -46,8 +46,8 @@ pub struct Converted {
 /// model `preprocessor_config.json` if there is one, for a text model `tokenizer.json`.
 ///
 /// # Errors
-/// When the folder is incomplete or malformed, or the model is none of the table above or a variant with
-/// other operations; the message names the field or tensor.
+/// When the folder is incomplete or malformed, or when the model has other operations than those of the table above.
+/// The message names the field or tensor.
 pub fn from_hf(dir: &Path) -> Result<Converted, ModelError> {
     let (part, naming) = hf_config::read(dir)?;
     let specs = part.specs();
@@ -70,8 +70,10 @@ pub fn from_hf(dir: &Path) -> Result<Converted, ModelError> {
     Ok(Converted { source: dir.into(), part, weights, tokenizer, dropped })
 }
 
-/// Puts `parts` into a model that is `base` otherwise. Parameters that no part has are drawn with `seed`;
-/// without a text part the tokenizer is [`TextTokenizer::characters`].
+/// Puts `parts` into a model that is `base` otherwise.
+///
+/// Parameters outside the parts are initialised with `seed`. Without a text part the tokenizer is
+/// [`TextTokenizer::characters`].
 ///
 /// # Errors
 /// When two parts are of the same kind or the result is no model.
@@ -102,7 +104,7 @@ pub fn merge(base: ModelConfig, parts: Vec<Converted>, seed: u64) -> Result<Chec
     Ok(checkpoint)
 }
 
-/// The last component: a model card does not tell where on this machine a folder was.
+/// The last component: a model card must not reveal paths of this machine.
 fn folder_name(path: &Path) -> String {
     path.file_name().map_or_else(|| "a folder".into(), |name| name.to_string_lossy().into_owned())
 }

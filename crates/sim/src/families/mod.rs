@@ -6,8 +6,6 @@ mod retry;
 mod sequence;
 mod signalled;
 
-pub(crate) use endurance::next_in_stream;
-
 use crate::layout::Layout;
 use crate::scenario::{Family, Scenario};
 use crate::task::Task;
@@ -34,7 +32,7 @@ pub(crate) fn build(scenario: &Scenario) -> (World, Task) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::physics::Vec2;
+    use crate::geometry::Vec2;
     use crate::scenario::Difficulty;
     use crate::task::{Script, Secret};
     use crate::things::{Container, Manner, Zone};

@@ -24,7 +24,7 @@ pub(crate) fn retry(layout: &mut Layout) -> Task {
     Task::new(instruction, vec![goal], Script::Attempt(secret), CAP_STEPS)
 }
 
-/// Two alike boxes, one of which opens.
+/// Two boxes of equal appearance; only one opens.
 fn two_boxes(layout: &mut Layout) -> (String, Goal, Secret) {
     for _ in 0..2 {
         layout.container();

@@ -11,8 +11,9 @@ use crate::task::{Script, Task};
 /// Steps that the cap allows, for each sub-goal and once.
 const CAP_STEPS: (u32, u32) = (150, 150);
 
-/// A scene with `count` sub-goals: up to three deliveries, one of them perhaps by pushing, the rest presses and
-/// reaches, whose completion leaves no trace in the picture.
+/// A scene with `count` sub-goals: up to three deliveries, one of them perhaps by pushing, and presses and reaches.
+///
+/// Completed presses and reaches leave no trace in the image.
 pub(crate) fn sequence(layout: &mut Layout, count: usize) -> Task {
     let n_delivery = layout.rng.random_range(1..=(count / 2).min(3));
     let mut goals: Vec<Goal> = (0..n_delivery).map(|i| delivery(layout, i)).collect();

@@ -8,7 +8,8 @@ use robomamba_model::{BackboneConfig, Preset, Weights};
 use robomamba_runtime::{Backbone, Format, State, Workspace};
 use serde::Serialize;
 
-use super::{Effort, median, percentile, steps};
+use super::measure::{Effort, median, percentile};
+use super::steps;
 use crate::interrupt;
 use crate::progress::Progress;
 use robomamba_eval::{Table, rss_bytes};

@@ -3,6 +3,7 @@
 mod backbones;
 mod goals;
 mod limits;
+mod measure;
 mod peers;
 mod report;
 mod steps;
@@ -26,6 +27,7 @@ use crate::run_folder::write_atomically;
 use backbones::{HistoryPoint, SequencePoint};
 use goals::{Goals, Verdict};
 use limits::Limits;
+use measure::{Effort, TrainingTime};
 use peers::Comparison;
 use steps::StepTimes;
 
@@ -104,68 +106,36 @@ struct Figures<'a> {
     peak_rss_mb: Option<f64>,
 }
 
-/// Optimiser steps of one model.
-#[derive(Clone, Debug, Serialize)]
-struct TrainingTime {
-    /// What learns, and from what.
-    work: String,
-    /// Numbers in which the products of its linear layers are computed.
-    precision: String,
-    /// Parameters that learn, in millions.
-    parameters_m: f64,
-    /// Median of a step, in milliseconds.
-    ms: f64,
-    /// Control steps that it learns from per second.
-    steps_per_s: f64,
-}
-
-/// How much is measured.
-#[derive(Clone, Copy)]
-struct Effort {
-    steps: usize,
-    /// Steps before the clock starts: caches, page tables and clock rates settle.
-    warm_up: usize,
-    /// Time for the steps of one model, after which a few are enough.
-    patience: Duration,
-    /// Whether one camera is measured on one thread as well.
-    on_one_thread: bool,
-    threads: usize,
-    /// Longest history of a backbone, and longest sequence.
-    history_max: usize,
-    sequence_max: usize,
-}
-
-impl Effort {
-    fn of(args: &BenchArgs) -> Self {
-        let threads = args.threads.into();
-        let longest = |default| args.longest.map_or(default, |longest| longest as usize);
-        if args.quick {
-            Self {
-                steps: 20,
-                warm_up: 1,
-                patience: Duration::from_millis(250),
-                on_one_thread: false,
-                threads,
-                history_max: longest(100),
-                sequence_max: longest(100),
-            }
-        } else {
-            Self {
-                steps: args.steps as usize,
-                warm_up: 10,
-                patience: Duration::MAX,
-                on_one_thread: true,
-                threads,
-                history_max: longest(100_000),
-                sequence_max: longest(10_000),
-            }
+/// How much `args` ask for.
+fn effort_of(args: &BenchArgs) -> Effort {
+    let threads = args.threads.into();
+    let longest = |default| args.longest.map_or(default, |longest| longest as usize);
+    if args.quick {
+        Effort {
+            steps: 20,
+            warm_up: 1,
+            patience: Duration::from_millis(250),
+            on_one_thread: false,
+            threads,
+            history_max: longest(100),
+            sequence_max: longest(100),
+        }
+    } else {
+        Effort {
+            steps: args.steps as usize,
+            warm_up: 10,
+            patience: Duration::MAX,
+            on_one_thread: true,
+            threads,
+            history_max: longest(100_000),
+            sequence_max: longest(10_000),
         }
     }
 }
 
 /// Runs `bench`.
 pub fn run(args: BenchArgs) -> Result<()> {
-    let effort = Effort::of(&args);
+    let effort = effort_of(&args);
     let cameras: Vec<usize> = match (args.cameras.as_slice(), args.quick) {
         ([], true) => vec![1],
         ([], false) => vec![1, 2],
@@ -338,19 +308,4 @@ fn training_table(times: &[TrainingTime]) -> Table {
         table.row([time.work.clone(), time.precision.clone(), parameters, ms, steps]);
     }
     table
-}
-
-/// The value below which `percent` of the sorted `values` lie.
-fn percentile(sorted: &[f64], percent: f64) -> f64 {
-    let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
-}
-
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-fn median(values: Vec<f64>) -> f64 {
-    percentile(&sorted(values), 50.0)
 }

@@ -10,7 +10,7 @@ use robomamba_policy::{ActionChunk, CameraSpec, FeatureSpec, Image, Observation,
 use robomamba_runtime::{Format, Model, RuntimeOptions, Session, StepTimings};
 use serde::Serialize;
 
-use super::{Effort, median, percentile, sorted};
+use super::measure::{Effort, median, percentile, sorted};
 use crate::interrupt;
 use crate::progress::Progress;
 use robomamba_eval::Table;

@@ -4,7 +4,8 @@ use anyhow::Result;
 use robomamba_model::{BackboneConfig, ModelConfig, Preset, param_specs};
 use robomamba_train::{Precision, ThroughputConfig, measure_throughput};
 
-use super::{TrainingTime, median, steps};
+use super::measure::{TrainingTime, median};
+use super::steps;
 use crate::progress::Progress;
 
 /// Blocks of the backbone that learns alone, each as wide as those of `base`, and what it learns from: sequences of so
