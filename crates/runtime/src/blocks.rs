@@ -13,15 +13,19 @@ use crate::RuntimeError;
 use crate::params::{Bias, NormParams, Params};
 use crate::workspace::{Workspace, room};
 
-/// `y = x W^T + bias` for contiguous rows; their number follows from the length of `x`.
-pub(crate) fn project(
-    (kernels, converted): (Kernels, &mut ConvertedRows),
-    matrix: &PackedMatrix,
-    x: &[f32],
-    y: &mut [f32],
-) -> Result<(), RuntimeError> {
-    let rows = x.len() / matrix.n_in();
-    Ok(matrix.apply(kernels, rows, Rows::new(x, matrix.n_in()), RowsMut::new(y, matrix.n_out()), converted)?)
+/// Applies linear layers with these kernels and this scratch memory.
+pub(crate) struct Linear<'a> {
+    pub kernels: Kernels,
+    pub converted: &'a mut ConvertedRows,
+}
+
+impl Linear<'_> {
+    /// `y = x W^T + bias` with the packed `matrix`: `x` `[rows, n_in]`, `y` `[rows, n_out]`.
+    pub fn apply(self, matrix: &PackedMatrix, x: &[f32], y: &mut [f32]) -> Result<(), RuntimeError> {
+        let rows = x.len() / matrix.n_in();
+        let (x, y) = (Rows::new(x, matrix.n_in()), RowsMut::new(y, matrix.n_out()));
+        Ok(matrix.apply(self.kernels, rows, x, y, self.converted)?)
+    }
 }
 
 /// Multi-head self-attention with the projections of queries, keys and values in one matrix.
@@ -47,7 +51,7 @@ impl SelfAttention {
     /// Queries, keys and values `qkv` `[rows, 3 * width]` of `workspace.normed` `[rows, width]`.
     pub fn project(&self, rows: usize, qkv: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let Workspace { kernels, converted, normed, .. } = workspace;
-        project((*kernels, converted), &self.qkv, &normed[..rows * self.qkv.n_in()], qkv)
+        Linear { kernels: *kernels, converted }.apply(&self.qkv, &normed[..rows * self.qkv.n_in()], qkv)
     }
 
     /// Lets the rows `queries` of a sequence attend to all of it, `qkv` `[n_row, 3 * width]`, and writes
@@ -66,7 +70,7 @@ impl SelfAttention {
             format: self.qkv.format(),
         };
         attention::forward(*kernels, &input, RowsMut::new(mixed, width), attention)?;
-        project((*kernels, converted), &self.out, mixed, room(branch, rows * width))
+        Linear { kernels: *kernels, converted }.apply(&self.out, mixed, room(branch, rows * width))
     }
 }
 
@@ -83,8 +87,8 @@ impl Mlp {
     pub fn forward(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let Workspace { kernels, converted, normed, hidden, branch, .. } = workspace;
         let hidden = room(hidden, rows * self.fc1.n_out());
-        project((*kernels, converted), &self.fc1, &normed[..rows * self.fc1.n_in()], hidden)?;
-        project((*kernels, converted), &self.fc2, hidden, room(branch, rows * self.fc2.n_out()))
+        Linear { kernels: *kernels, converted }.apply(&self.fc1, &normed[..rows * self.fc1.n_in()], hidden)?;
+        Linear { kernels: *kernels, converted }.apply(&self.fc2, hidden, room(branch, rows * self.fc2.n_out()))
     }
 }
 

@@ -33,10 +33,10 @@ use robomamba_kernels::{Rows, RowsMut};
 use robomamba_model::{ConnectorConfig, ModelConfig, Tensors};
 
 use crate::RuntimeError;
-use crate::blocks::{Mlp, add, add_and_normalise, gelu_mlp, normalise, project};
+use crate::blocks::{Linear, Mlp, add, add_and_normalise, gelu_mlp, normalise};
 use crate::error::check_len;
 use crate::params::{Bias, NormParams, Params};
-use crate::workspace::{BLOCK_ROWS_MIN, Workspace, for_each_block, room};
+use crate::workspace::{BLOCK_ROWS_MIN, Cut, Workspace, for_each_block, room};
 
 /// A packed connector.
 #[derive(Clone, Debug)]
@@ -79,6 +79,16 @@ pub struct ConnectorContext {
     /// `[n_query, hidden_size]`.
     query: Vec<f32>,
     n_text: usize,
+}
+
+/// Attention of some heads of a layer.
+struct Attend<'a> {
+    heads: Range<usize>,
+    layer: &'a ConnectorLayer,
+    /// Queries, `[n_query, hidden_size]`.
+    q: &'a [f32],
+    /// Keys and values in one, `[n_patch, hidden_size]`.
+    kv: &'a [f32],
 }
 
 impl Connector {
@@ -143,15 +153,15 @@ impl Connector {
         mean.fill(0.0);
         text_tokens.chunks_exact(d_text).for_each(|word| add(mean, word));
         mean.iter_mut().for_each(|value| *value /= n_text as f32);
-        project((workspace.kernels, &mut workspace.converted), &self.query_text, mean, &mut context.query)?;
+        Linear { kernels: workspace.kernels, converted: &mut workspace.converted }.apply(
+            &self.query_text,
+            mean,
+            &mut context.query,
+        )?;
         add(&mut context.query, &self.query);
         let len = n_text * self.config.hidden_size;
-        project(
-            (workspace.kernels, &mut workspace.converted),
-            &self.text_proj,
-            text_tokens,
-            room(&mut workspace.residual, len),
-        )?;
+        let linear = Linear { kernels: workspace.kernels, converted: &mut workspace.converted };
+        linear.apply(&self.text_proj, text_tokens, room(&mut workspace.residual, len))?;
         self.write_kv(&mut context.kv[self.n_vision() * self.config.hidden_size..], workspace)
     }
 
@@ -174,13 +184,23 @@ impl Connector {
         let d_vision = self.vision_proj.n_in();
         let kv = &mut context.kv[camera * self.n_patch * d..][..self.n_patch * d];
         let Workspace { kernels, blocks, .. } = workspace;
-        for_each_block(*kernels, blocks, (self.n_patch, BLOCK_ROWS_MIN), kv, |rows, workspace, kv| {
-            let residual = room(&mut workspace.residual, rows.len() * d);
-            let patch_tokens = &patch_tokens[rows.start * d_vision..rows.end * d_vision];
-            project((workspace.kernels, &mut workspace.converted), &self.vision_proj, patch_tokens, residual)?;
-            residual.chunks_exact_mut(d).for_each(|row| add(row, embedding));
-            self.write_kv(kv, workspace)
-        })
+        for_each_block(
+            *kernels,
+            blocks,
+            Cut { rows: self.n_patch, least: BLOCK_ROWS_MIN },
+            kv,
+            |rows, workspace, kv| {
+                let residual = room(&mut workspace.residual, rows.len() * d);
+                let patch_tokens = &patch_tokens[rows.start * d_vision..rows.end * d_vision];
+                Linear { kernels: workspace.kernels, converted: &mut workspace.converted }.apply(
+                    &self.vision_proj,
+                    patch_tokens,
+                    residual,
+                )?;
+                residual.chunks_exact_mut(d).for_each(|row| add(row, embedding));
+                self.write_kv(kv, workspace)
+            },
+        )
     }
 
     /// Fuses what the context holds and the normalised `state` `[state_dim]` into `token` `[d_model]`.
@@ -205,12 +225,8 @@ impl Connector {
             layer.mlp.forward(n_query, workspace)?;
             add_and_normalise(self.norm_before(i + 1), n_query, workspace)?;
         }
-        project(
-            (workspace.kernels, &mut workspace.converted),
-            &self.out_proj,
-            &workspace.normed[..self.out_proj.n_in()],
-            token,
-        )?;
+        let linear = Linear { kernels: workspace.kernels, converted: &mut workspace.converted };
+        linear.apply(&self.out_proj, &workspace.normed[..self.out_proj.n_in()], token)?;
         room(&mut workspace.normed, state.len()).copy_from_slice(state);
         self.state_proj.forward(1, workspace)?;
         add(token, &workspace.branch);
@@ -223,29 +239,23 @@ impl Connector {
         let (layer, head_dim) = (&self.layers[i], d / n_head);
         let Workspace { kernels, converted, normed, projected, mixed, hidden, branch, blocks, .. } = workspace;
         let (q, mixed) = (room(projected, n_query * d), room(mixed, n_query * d));
-        project((*kernels, converted), &layer.q_proj, &normed[..n_query * d], q)?;
+        Linear { kernels: *kernels, converted }.apply(&layer.q_proj, &normed[..n_query * d], q)?;
         let seen = room(hidden, n_query * d);
         let least = BLOCK_ROWS_MIN.div_ceil(n_query);
-        for_each_block(*kernels, blocks, (n_head, least), seen, |heads, workspace, seen| {
-            self.attend_by(heads, layer, (q, &context.kv), seen, workspace)
+        for_each_block(*kernels, blocks, Cut { rows: n_head, least }, seen, |heads, workspace, seen| {
+            self.attend_by(&Attend { heads, layer, q, kv: &context.kv }, seen, workspace)
         })?;
         for (head, seen) in seen.chunks_exact(n_query * head_dim).enumerate() {
             for (mixed, seen) in mixed.chunks_exact_mut(d).zip(seen.chunks_exact(head_dim)) {
                 mixed[head * head_dim..][..head_dim].copy_from_slice(seen);
             }
         }
-        project((*kernels, converted), &layer.out_proj, mixed, room(branch, n_query * d))
+        Linear { kernels: *kernels, converted }.apply(&layer.out_proj, mixed, room(branch, n_query * d))
     }
 
-    /// What the heads `heads` of queries `q` `[n_query, hidden_size]` see of `kv`: `seen` `[heads, n_query, head_dim]`.
-    fn attend_by(
-        &self,
-        heads: Range<usize>,
-        layer: &ConnectorLayer,
-        (q, kv): (&[f32], &[f32]),
-        seen: &mut [f32],
-        workspace: &mut Workspace,
-    ) -> Result<(), RuntimeError> {
+    /// Attention of some heads: `seen` `[heads, n_query, head_dim]`.
+    fn attend_by(&self, attend: &Attend, seen: &mut [f32], workspace: &mut Workspace) -> Result<(), RuntimeError> {
+        let Attend { heads, layer, q, kv } = attend;
         let ConnectorConfig { hidden_size: d, n_query, num_attention_heads: n_head, .. } = self.config;
         let (head_dim, rows) = (d / n_head, heads.len() * n_query);
         let Workspace { kernels, converted, projected, mixed, attention, .. } = workspace;
@@ -265,7 +275,7 @@ impl Connector {
         };
         attention::forward(*kernels, &input, RowsMut::new(mixed, d), attention)?;
         let inputs = mixed.chunks_exact(n_query * d).zip(seen.chunks_exact_mut(n_query * head_dim));
-        for (v_proj, (mixed, seen)) in layer.v_proj[heads].iter().zip(inputs) {
+        for (v_proj, (mixed, seen)) in layer.v_proj[heads.clone()].iter().zip(inputs) {
             v_proj.apply(*kernels, n_query, Rows::new(mixed, d), RowsMut::new(seen, head_dim), converted)?;
         }
         Ok(())

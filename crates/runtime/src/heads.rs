@@ -11,7 +11,7 @@ use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_model::{ModelConfig, Tensors};
 
 use crate::RuntimeError;
-use crate::blocks::{Mlp, gelu_mlp, project};
+use crate::blocks::{Linear, Mlp, gelu_mlp};
 use crate::error::check_len;
 use crate::params::{Bias, Params};
 use crate::workspace::{Workspace, room};
@@ -92,12 +92,14 @@ impl Heads {
         let rows = hidden.len() / self.fc1.n_in();
         let len = rows * self.fc1.n_out();
         let (first, second) = (room(first, len), room(second, len));
-        project((*kernels, converted), &self.fc1, hidden, first)?;
-        project((*kernels, converted), &self.fc2, first, second)?;
-        let Some(mode) = &self.mode else { return project((*kernels, converted), &self.fc3, second, actions) };
+        Linear { kernels: *kernels, converted }.apply(&self.fc1, hidden, first)?;
+        Linear { kernels: *kernels, converted }.apply(&self.fc2, first, second)?;
+        let Some(mode) = &self.mode else {
+            return Linear { kernels: *kernels, converted }.apply(&self.fc3, second, actions);
+        };
         let (plans, logits) = (room(projected, rows * self.fc3.n_out()), room(mixed, rows * mode.n_out()));
-        project((*kernels, converted), &self.fc3, second, plans)?;
-        project((*kernels, converted), mode, second, logits)?;
+        Linear { kernels: *kernels, converted }.apply(&self.fc3, second, plans)?;
+        Linear { kernels: *kernels, converted }.apply(mode, second, logits)?;
         let plans = plans.chunks_exact(self.fc3.n_out()).zip(logits.chunks_exact(mode.n_out()));
         for (chosen, (plans, logits)) in actions.chunks_exact_mut(self.chunk_len()).zip(plans) {
             chosen.copy_from_slice(&plans[likeliest(logits) * chosen.len()..][..chosen.len()]);

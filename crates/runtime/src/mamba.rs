@@ -21,7 +21,7 @@ use robomamba_kernels::{Rows, RowsMut};
 use robomamba_model::{MambaConfig, Tensors};
 
 use crate::RuntimeError;
-use crate::blocks::{add_and_normalise, normalise, project};
+use crate::blocks::{Linear, add_and_normalise, normalise};
 use crate::error::check_len;
 use crate::params::{Bias, NormParams, Params};
 use crate::state::{MambaState, StateLayout};
@@ -283,7 +283,7 @@ impl MambaLayer {
     fn project_in(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let Workspace { kernels, converted, normed, projected, .. } = workspace;
         let projected = room(projected, rows * self.in_proj.n_out());
-        project((*kernels, converted), &self.in_proj, &normed[..rows * self.in_proj.n_in()], projected)
+        Linear { kernels: *kernels, converted }.apply(&self.in_proj, &normed[..rows * self.in_proj.n_in()], projected)
     }
 
     /// `workspace.mixed` `[rows, d_inner]` to the low-rank step size with `B` and `C` in `workspace.narrow`,
@@ -292,7 +292,7 @@ impl MambaLayer {
         let Workspace { kernels, converted, mixed, narrow, delta, .. } = workspace;
         let width = self.x_proj.n_out();
         let narrow = room(narrow, rows * width);
-        project((*kernels, converted), &self.x_proj, &mixed[..rows * self.x_proj.n_in()], narrow)?;
+        Linear { kernels: *kernels, converted }.apply(&self.x_proj, &mixed[..rows * self.x_proj.n_in()], narrow)?;
         let d_inner = self.dt_proj.n_out();
         let delta = RowsMut::new(room(delta, rows * d_inner), d_inner);
         Ok(self.dt_proj.apply(*kernels, rows, Rows::strided(narrow, width), delta, converted)?)
@@ -302,7 +302,7 @@ impl MambaLayer {
     fn project_out(&self, rows: usize, workspace: &mut Workspace) -> Result<(), RuntimeError> {
         let Workspace { kernels, converted, hidden, branch, .. } = workspace;
         let branch = room(branch, rows * self.out_proj.n_out());
-        project((*kernels, converted), &self.out_proj, &hidden[..rows * self.out_proj.n_in()], branch)
+        Linear { kernels: *kernels, converted }.apply(&self.out_proj, &hidden[..rows * self.out_proj.n_in()], branch)
     }
 
     /// The convolution for one step; like [`Mamba::convolve`], with `state` `[d_inner, d_conv - 1]` in place.

@@ -17,7 +17,7 @@ use robomamba_kernels::{Kernels, Rows, RowsMut};
 use robomamba_model::{Tensors, TransformerConfig};
 
 use crate::RuntimeError;
-use crate::blocks::{add_and_normalise, normalise, project};
+use crate::blocks::{Linear, add_and_normalise, normalise};
 use crate::error::check_len;
 use crate::params::{Bias, NormParams, Params};
 use crate::state::{KvCache, StateLayout};
@@ -140,7 +140,7 @@ impl Transformer {
         let (layer, d) = (&self.layers[i], self.config.d_model);
         let Workspace { kernels, converted, normed, projected, mixed, rotation, branch, attention, .. } = workspace;
         let (qkv, mixed) = (room(projected, rows * 3 * d), room(mixed, rows * d));
-        project((*kernels, converted), &layer.qkv, &normed[..rows * d], qkv)?;
+        Linear { kernels: *kernels, converted }.apply(&layer.qkv, &normed[..rows * d], qkv)?;
         for (row, rotation) in qkv.chunks_exact_mut(3 * d).zip(rotation.chunks_exact(2 * self.frequencies.len().max(1)))
         {
             rotate(&mut row[..2 * d], rotation);
@@ -156,7 +156,7 @@ impl Transformer {
                 window.attend_last(step, qkv, mixed, attention)?;
             }
         }
-        project((*kernels, converted), &layer.o_proj, mixed, room(branch, rows * d))
+        Linear { kernels: *kernels, converted }.apply(&layer.o_proj, mixed, room(branch, rows * d))
     }
 
     /// Cosines and sines of the positions from `first` on, to `workspace.rotation` `[rows, 2, head_dim / 2]`.
@@ -203,12 +203,12 @@ impl TransformerLayer {
         let (d, f) = (self.gate_up.n_in(), self.down_proj.n_in());
         let Workspace { kernels, converted, normed, projected, hidden, branch, .. } = workspace;
         let (gate_up, hidden) = (room(projected, rows * 2 * f), room(hidden, rows * f));
-        project((*kernels, converted), &self.gate_up, &normed[..rows * d], gate_up)?;
+        Linear { kernels: *kernels, converted }.apply(&self.gate_up, &normed[..rows * d], gate_up)?;
         for (hidden, row) in hidden.chunks_exact_mut(f).zip(gate_up.chunks_exact(2 * f)) {
             activation::forward(*kernels, Activation::Silu, &row[..f], hidden)?;
             hidden.iter_mut().zip(&row[f..]).for_each(|(hidden, up)| *hidden *= up);
         }
-        project((*kernels, converted), &self.down_proj, hidden, room(branch, rows * d))
+        Linear { kernels: *kernels, converted }.apply(&self.down_proj, hidden, room(branch, rows * d))
     }
 }
 

@@ -13,10 +13,10 @@ use robomamba_kernels::matmul::{Format, PackedMatrix};
 use robomamba_model::{Tensors, VisionConfig, VisionKind};
 
 use crate::RuntimeError;
-use crate::blocks::{Mlp, SelfAttention, add, add_and_normalise, normalise, project};
+use crate::blocks::{Linear, Mlp, SelfAttention, add, add_and_normalise, normalise};
 use crate::error::check_len;
 use crate::params::{Bias, NormParams, Params};
-use crate::workspace::{BLOCK_ROWS_MIN, Workspace, for_each_block, room};
+use crate::workspace::{BLOCK_ROWS_MIN, Cut, Workspace, for_each_block, room};
 
 /// A packed vision transformer.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ impl VisionEncoder {
         for i in 0..=self.blocks.len() {
             let next = self.blocks.get(i);
             let out = if next.is_some() { &mut *next_qkv } else { &mut *tokens };
-            for_each_block(*kernels, row_blocks, (rows, BLOCK_ROWS_MIN), out, |rows, workspace, out| {
+            for_each_block(*kernels, row_blocks, Cut { rows, least: BLOCK_ROWS_MIN }, out, |rows, workspace, out| {
                 let norm = next.map(|next| &next.norm_before).or(self.final_norm.as_ref());
                 match i.checked_sub(1) {
                     None => self.embed(rows.clone(), norm, patches, workspace)?,
@@ -126,7 +126,11 @@ impl VisionEncoder {
         let residual = room(&mut workspace.residual, rows.len() * d);
         let (class, embedded) = residual.split_at_mut((rows.len() - seen.len()) * d);
         class.fill(0.0);
-        project((workspace.kernels, &mut workspace.converted), &self.patch_projection, patches, embedded)?;
+        Linear { kernels: workspace.kernels, converted: &mut workspace.converted }.apply(
+            &self.patch_projection,
+            patches,
+            embedded,
+        )?;
         add(residual, &self.positions[rows.start * d..rows.end * d]);
         if let Some(norm) = &self.pre_norm {
             normalise(norm, rows.len(), workspace)?;

@@ -101,6 +101,15 @@ pub(crate) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
+/// How rows are shared between threads.
+#[derive(Clone, Copy)]
+pub(crate) struct Cut {
+    /// Rows in all.
+    pub rows: usize,
+    /// Rows that are worth a thread of their own.
+    pub least: usize,
+}
+
 /// Calls `work` for blocks of at least `least` rows that together are the rows of `out` `[rows, width]`, one for each
 /// thread: with the rows of the block, working memory that is the block's from call to call, and its part of `out`.
 ///
@@ -110,7 +119,7 @@ pub(crate) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 pub(crate) fn for_each_block(
     kernels: Kernels,
     blocks: &mut Vec<Workspace>,
-    (rows, least): (usize, usize),
+    cut: Cut,
     out: &mut [f32],
     work: impl Fn(Range<usize>, &mut Workspace, &mut [f32]) -> Result<(), RuntimeError> + Send + Sync,
 ) -> Result<(), RuntimeError> {
@@ -118,6 +127,7 @@ pub(crate) fn for_each_block(
         Threads::One => 1,
         Threads::Rayon => rayon::current_num_threads(),
     };
+    let Cut { rows, least } = cut;
     let count = threads.min(rows / least).max(1);
     // Threads without a block of their own help with the products of the others.
     let within = if threads > count { kernels } else { kernels.with_threads(Threads::One) };
