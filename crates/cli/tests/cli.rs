@@ -182,6 +182,14 @@ fn an_edited_checkpoint_is_verified_and_sealed() {
     fails(dir.path(), &["eval", "--checkpoint", "nano", "--family", "reach", "--episodes", "1"], 1);
     assert!(ok(dir.path(), &["checkpoint", "seal", "nano"]).contains("sealed; changed: README.md"));
     ok(dir.path(), &["eval", "--checkpoint", "nano", "--family", "reach", "--episodes", "1"]);
+
+    // The folder of a training run, with the checkpoint in it.
+    fs::create_dir_all(dir.path().join("run/training_state")).unwrap();
+    fs::rename(dir.path().join("nano"), dir.path().join("run/pretrained_model")).unwrap();
+    assert!(ok(dir.path(), &["checkpoint", "verify", "run"]).contains("pretrained_model: the checkpoint is sound"));
+    assert!(ok(dir.path(), &["checkpoint", "seal", "run"]).contains("nothing had changed"));
+    fs::rename(dir.path().join("run/pretrained_model"), dir.path().join("nano")).unwrap();
+
     fs::write(dir.path().join("nano/config.json"), "{}").unwrap();
     assert!(fails(dir.path(), &["checkpoint", "seal", "nano"], 1).contains("nano cannot be sealed: "));
     assert!(fails(dir.path(), &["checkpoint", "verify", "nowhere"], 1).contains("nowhere"));

@@ -73,6 +73,26 @@ pub fn write_synced<T, E>(
     Ok(value)
 }
 
+/// Makes `path` a symbolic link to the folder `destination` in one step, in place of an older link.
+///
+/// # Errors
+/// When the system refuses; the older link stays unless only the last sync failed.
+pub fn link_folder(path: &Path, destination: &Path) -> io::Result<()> {
+    let partial = partial_name(path)?;
+    // On Windows a link to a folder is removed as a folder. A leftover that stays makes the next step fail.
+    let remove_partial = || fs::remove_file(&partial).or_else(|_| fs::remove_dir(&partial));
+    let _ = remove_partial();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(destination, &partial)?;
+    #[cfg(windows)]
+    std::os::windows::fs::symlink_dir(destination, &partial)?;
+    if let Err(error) = fs::rename(&partial, path) {
+        let _ = remove_partial();
+        return Err(error);
+    }
+    sync_parent(path)
+}
+
 /// A folder that is written beside its destination. Dropped before [`PartialFolder::publish`], it disappears.
 #[derive(Debug)]
 pub struct PartialFolder {
@@ -274,6 +294,24 @@ mod tests {
         assert_eq!((names(&target), names(next.path())), (vec!["newer".to_string()], vec![]));
         drop(next);
         assert_eq!(names(dir.path()), ["folder"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_replaced_in_one_step_and_over_leftovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let last = dir.path().join("last");
+        for name in ["000010", "000020"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            std::os::unix::fs::symlink("of a killed process", dir.path().join(".last.partial")).unwrap();
+            link_folder(&last, Path::new(name)).unwrap();
+            assert_eq!(fs::read_link(&last).unwrap(), Path::new(name));
+            assert!(last.is_dir());
+        }
+        assert_eq!(names(dir.path()), ["000010", "000020", "last"]);
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        assert!(link_folder(&dir.path().join("folder"), Path::new("000010")).is_err(), "a folder is not replaced");
+        assert_eq!(names(dir.path()), ["000010", "000020", "folder", "last"]);
     }
 
     #[cfg(unix)]

@@ -92,13 +92,8 @@ impl Checkpoints {
 
     /// Makes `last` the link to `name` in one step.
     fn point_to(&self, name: &str) -> Result<()> {
-        let (link, last) = (self.dir.join(".last.partial"), self.dir.join("last"));
-        let _ = fs::remove_file(&link);
-        #[cfg(unix)]
-        std::os::unix::fs::symlink(name, &link).map_err(io(&link))?;
-        #[cfg(windows)]
-        std::os::windows::fs::symlink_dir(name, &link).map_err(io(&link))?;
-        fs::rename(&link, &last).map_err(io(&last))
+        let last = self.dir.join("last");
+        robomamba_files::link_folder(&last, Path::new(name)).map_err(io(&last))
     }
 
     fn prune(&self, keep: usize) -> Result<()> {
