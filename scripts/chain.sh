@@ -1,24 +1,24 @@
-# What the scripts share that train a policy in stages; sourced by them, in the project's root. They say where data, runs and configurations are:
-# `data`, `runs` and `configs`.
+# Functions of the scripts that train a policy in stages, which source this file in the project's root.
+# They set the folders of data, runs and configurations: `data`, `runs` and `configs`.
 # ROBOMAMBA names a binary to use instead of building one (`cargo build --release --features train`).
 robomamba=${ROBOMAMBA:-target/release/robomamba}
 [ -n "${ROBOMAMBA:-}" ] || cargo build --release --features train
 
-# folder family episodes [options]; a complete data set is left alone.
+# Records a data set unless it exists: folder family episodes [options].
 record() {
     local folder=$data/$1 family=$2 episodes=$3
     shift 3
     [ -d "$folder/$family" ] || "$robomamba" data record --out "$folder" --family "$family" --episodes "$episodes" "$@"
 }
-# The same, driven by the policy that a stage gave and labelled by the expert (DAgger).
+# The same, but the policy of a stage drives and the expert labels (DAgger): folder family episodes run [options].
 drive() {
-    local folder=$1 family=$2 episodes=$3 stage=$4
+    local folder=$1 family=$2 episodes=$3 run=$4
     shift 4
-    record "$folder" "$family" "$episodes" --policy "$runs/$stage/checkpoints/last" --precision int8 --noise 0 "$@"
+    record "$folder" "$family" "$episodes" --policy "$runs/$run/checkpoints/last" --precision int8 --noise 0 "$@"
 }
-# Trains a stage; one that is through is left alone.
+# Trains a stage unless it is finished: configuration run. The run is the folder that the configuration names.
 stage() {
-    local name=$1
-    [ -e "$runs/$name/finished" ] || "$robomamba" train --config "$configs/$name.toml"
-    touch "$runs/$name/finished"
+    local config=$1 run=$2
+    [ -e "$runs/$run/finished" ] || "$robomamba" train --config "$configs/$config.toml"
+    touch "$runs/$run/finished"
 }
