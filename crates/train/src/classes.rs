@@ -2,7 +2,7 @@
 
 use robomamba_data::{Feature, Features};
 
-use crate::columns::{self, THINGS};
+use crate::columns::things;
 
 /// Number of classes of each attribute of a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ impl Classes {
     /// `{"kind": ["square", ..], "colour": ["red", ..]}`. Otherwise `largest`, the largest class of each attribute that
     /// occurs, tells how many there are, and no fewer than eight.
     pub(crate) fn of(features: &Features, largest: [f32; 2]) -> Self {
-        let things = features.cameras().filter_map(|(camera, _)| features.get(&columns::of_camera(THINGS, camera)));
-        let described = things.filter_map(Self::described).reduce(Self::max);
+        let labels = features.cameras().filter_map(|(camera, _)| features.get(&things(camera)));
+        let described = labels.filter_map(Self::described).reduce(Self::max);
         // A class that is no whole number is refused when the labels are checked.
         let seen = largest.map(|class| class.max(0.0) as usize + 1);
         described.unwrap_or_else(|| Self { kinds: seen[0], colours: seen[1] }.max(Self::UNDESCRIBED))

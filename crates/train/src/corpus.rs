@@ -11,7 +11,7 @@ use robomamba_policy::{FeatureSpec, NormMode, NormStats, VectorStats};
 use serde::{Deserialize, Serialize};
 
 use crate::classes::Classes;
-use crate::columns::{self, ACTION, ENVIRONMENT_STATE, GROUNDING, IS_DEMONSTRATION, STATE, THINGS};
+use crate::columns::{self, ACTION, ENVIRONMENT_STATE, IS_DEMONSTRATION, STATE};
 use crate::{Result, TrainError};
 
 /// One data set.
@@ -229,18 +229,22 @@ fn record(config: &DataConfig, episode: Episode, instructions: &mut Interner) ->
         Ok(_) => episode.bool(IS_DEMONSTRATION).map_err(config.error())?.to_vec(),
         Err(_) => vec![true; len],
     };
-    let grounding = places(config, &episode, GROUNDING)?;
-    let things = places(config, &episode, THINGS)?;
+    let grounding = places(config, &episode, columns::grounding)?;
+    let things = places(config, &episode, columns::things)?;
     let success = episode.success();
     Ok(Recorded { len, runs, instruction, success, demonstration, grounding, things, episode })
 }
 
-/// The labelled places of every camera that has the column `knowledge`.
-fn places<const N: usize>(config: &DataConfig, episode: &Episode, knowledge: &str) -> Result<Vec<Places<N>>> {
+/// The labelled places of every camera that has such a `column`.
+fn places<const N: usize>(
+    config: &DataConfig,
+    episode: &Episode,
+    column: fn(&str) -> String,
+) -> Result<Vec<Places<N>>> {
     let mut places = Vec::new();
     for (camera, images) in episode.cameras().iter().enumerate() {
-        let name = columns::of_camera(knowledge, images.name());
-        if *name == **images.name() || episode.column(&name).is_err() {
+        let name = column(images.name());
+        if episode.column(&name).is_err() {
             continue;
         }
         let values = episode.f32(&name).map_err(config.error())?;
