@@ -20,7 +20,7 @@ lint:
 
 # Record the training data of the tabletop policy, then train it.
 train:
-    bash docs/train_tabletop.sh
+    bash scripts/train_tabletop.sh
 
 # The kernels' tests under AddressSanitizer (x86-64 Linux); what assembly reads is not seen by it.
 sanitize:

@@ -1,5 +1,9 @@
 //! Frames per second of whole optimiser steps on random data:
-//! `cargo run --release -p robomamba-train --example throughput -- [PRESET] [EPISODES] [STEPS] [f32|bf16] [pictures|tokens]`.
+//!
+//! ```sh
+//! cargo run --release -p robomamba-train --example throughput -- \
+//!     [PRESET] [EPISODES] [STEPS] [f32|bf16] [pictures|tokens]
+//! ```
 
 use robomamba_model::Preset;
 use robomamba_policy::{CameraSpec, FeatureSpec, VectorSpec};

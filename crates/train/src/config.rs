@@ -1,14 +1,18 @@
 //! The configuration file of a training run.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use robomamba_data::DataError;
 use robomamba_model::{BackboneConfig, ModelConfig, Preset};
 use robomamba_policy::{FeatureSpec, NormMode};
 use robomamba_runtime::Format;
 use serde::{Deserialize, Serialize};
 
-use crate::{LossConfig, OptimiserConfig, Precision, Result, TrainError};
+use crate::augment::AugmentConfig;
+use crate::corpus::DataConfig;
+use crate::losses::LossConfig;
+use crate::optimiser::OptimiserConfig;
+use crate::{Precision, Result, TrainError, extends};
 
 /// Everything that decides what a run learns; the file is TOML with these names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,26 +29,28 @@ pub struct TrainConfig {
     /// follows from a size follows, see [`ModelConfig::with_sizes`].
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub model: serde_json::Map<String, serde_json::Value>,
-    /// The trunk; the Transformer has the width, depth and parameter count of the preset's Mamba.
+    /// The backbone; the Transformer has the width, depth and parameter count of the preset's Mamba.
     #[serde(default)]
     pub backbone: Backbone,
-    /// Plans among which the action head chooses, see [`robomamba_model::ActionHeadConfig`]; by default as many as `initial_checkpoint` has, or one.
+    /// Modes of the action head, see [`robomamba_model::ActionHeadConfig`]; by default those of `initial_checkpoint`,
+    /// or 1.
     #[serde(default)]
     pub n_mode: Option<usize>,
-    /// Checkpoint folder whose weights, statistics and tokenizer the run starts from, for fine-tuning. The heads that
-    /// only training has continue too, where the training state lies beside the policy. Where it has a trunk of another kind than
-    /// `backbone` or another number of modes than `n_mode`, the trunk or the end of the action head starts anew.
+    /// Checkpoint folder with the weights, statistics and tokenizer that the run starts from, for fine-tuning. If the
+    /// training state lies beside the policy, the heads of auxiliary objectives continue too. A backbone of another
+    /// kind than `backbone` starts anew, and so does the end of the action head for another number of modes than
+    /// `n_mode`.
     #[serde(default)]
     pub initial_checkpoint: Option<PathBuf>,
-    /// Parts that keep the weights they start from, by the names of their parameters: `vision`, `text`, `connector`,
-    /// `backbone`, `head.action`, .. What lies before the first trained part costs only its forward pass; with `vision`,
-    /// `text` and `connector` frozen every step of the data is encoded once, before the run; see `tokens`.
+    /// Parts that keep their weights, by the names of their parameters: `vision`, `text`, `connector`, `backbone`,
+    /// `head.action` and so on. With `vision`, `text` and `connector` frozen, every step of the data is encoded only
+    /// once, before the run; see `tokens`.
     #[serde(default)]
     pub frozen: Vec<String>,
-    /// How tokens are made where `vision`, `text` and `connector` are frozen.
+    /// How steps are encoded where `vision`, `text` and `connector` are frozen.
     #[serde(default)]
     pub tokens: TokenConfig,
-    /// `tokenizer.json` to use; without it a vocabulary is built from the instructions of the data.
+    /// Path of a `tokenizer.json`; without it a vocabulary is built from the instructions of the data.
     #[serde(default)]
     pub tokenizer: Option<PathBuf>,
     /// How state and action are normalised.
@@ -53,7 +59,7 @@ pub struct TrainConfig {
     /// Threads of the vision encoder; results do not depend on it.
     #[serde(default = "two")]
     pub threads: usize,
-    /// Numbers in which the products of linear layers are computed.
+    /// Number format of the products of linear layers.
     #[serde(default)]
     pub precision: Precision,
     /// The data sets, usually one per task family.
@@ -72,7 +78,7 @@ pub struct TrainConfig {
     /// Random changes of the images.
     #[serde(default)]
     pub augment: AugmentConfig,
-    /// What is written, how often.
+    /// What a run writes, and how often.
     #[serde(default)]
     pub output: OutputConfig,
 }
@@ -81,11 +87,11 @@ pub struct TrainConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenConfig {
-    /// Numbers in which the encoders compute: `f32`, `bf16` or `int8`, as in the runtime. In int8 it takes about half of the time, and a
-    /// policy that will run in int8 learns from what it will see.
+    /// Number format of the encoders: `f32`, `bf16` or `int8`, as in the runtime. In int8 encoding takes about half of
+    /// the time. A policy that will run in int8 is then trained on the tokens that it will see.
     #[serde(with = "format_name")]
     pub format: Format,
-    /// Folder that keeps the tokens for the next run with the same data and the same weights; without one every run makes them anew.
+    /// Folder that keeps the tokens for later runs with the same data and weights; without one every run encodes again.
     pub dir: Option<PathBuf>,
 }
 
@@ -107,7 +113,7 @@ fn two() -> usize {
     2
 }
 
-/// The trunk of the model.
+/// Kind of the backbone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Backbone {
@@ -118,34 +124,7 @@ pub enum Backbone {
     Transformer,
 }
 
-/// One data set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// Folder of a LeRobotDataset v3.
-    pub path: PathBuf,
-    /// Share of the encoded frames, relative to the other data sets.
-    #[serde(default = "one")]
-    pub weight: f64,
-    /// Draw random windows of so many steps, each from a zero state, instead of whole episodes. A batch then
-    /// sees many more scenes for the same frames; for tasks whose present image tells what to do.
-    #[serde(default)]
-    pub window: Option<usize>,
-}
-
-impl DataConfig {
-    /// Says of which data set an error is.
-    pub(crate) fn error(&self) -> impl FnOnce(DataError) -> TrainError {
-        let path = self.path.clone();
-        move |source| TrainError::Dataset { path, source }
-    }
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-/// What goes into a batch: whole episodes until one of the budgets is spent.
+/// Size of a batch: whole episodes until one of the budgets is spent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchConfig {
@@ -153,10 +132,10 @@ pub struct BatchConfig {
     pub max_frames: usize,
     /// Steps, repeated frames included.
     pub max_steps: usize,
-    /// Longer episodes are cut into segments of so many steps, which follow each other in consecutive
-    /// batches with the state carried over.
+    /// Largest number of steps of a segment. Longer episodes are cut; their segments follow each other in consecutive
+    /// batches, and the state is carried over.
     pub max_seq_len: usize,
-    /// Weight of a step whose frame repeats the previous one, against 1 for the others: waiting teaches little.
+    /// Weight of a step whose frame repeats the previous one, relative to 1 for the others: waiting teaches little.
     pub repeat_weight: f32,
     /// Probability that an episode starts from a random state instead of zeros.
     pub noise_probability: f64,
@@ -214,7 +193,7 @@ fn floor() -> f64 {
 }
 
 impl ScheduleConfig {
-    /// How much of the run is done, in `[0, 1]`, after `step` steps and `elapsed_s` seconds of training.
+    /// Finished fraction of the run after `step` steps and `elapsed_s` seconds of training.
     pub fn progress(&self, step: u64, elapsed_s: f64) -> f64 {
         match self {
             Self::Steps { steps, .. } => (step as f64 / *steps as f64).min(1.0),
@@ -231,21 +210,7 @@ impl ScheduleConfig {
     }
 }
 
-/// Random changes of the images, the same for all frames of an episode.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AugmentConfig {
-    /// Largest relative change of contrast.
-    pub contrast: f32,
-    /// Largest change of brightness, as a fraction of the full range.
-    pub brightness: f32,
-    /// Largest relative change of each colour channel.
-    pub colour: f32,
-    /// Largest shift in pixels, edges repeated.
-    pub shift_px: usize,
-}
-
-/// What is written, how often.
+/// What a run writes, and how often.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputConfig {
@@ -264,19 +229,32 @@ impl Default for OutputConfig {
 }
 
 impl TrainConfig {
-    /// Reads and checks a file.
+    /// Reads and checks a file, with the files that it extends: `extends = "common.toml"` names one relative to it,
+    /// whose tables are merged with those of the file, key by key. The file's own keys win.
     ///
     /// # Errors
     /// Names the key that is unknown, missing or makes no sense.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Read { path: path.into(), source })?;
-        let config: Self = toml::from_str(&text)
-            .map_err(|error| TrainError::ConfigFile { path: path.into(), reason: error.to_string() })?;
+        Self::load_changed(path, |_| Ok(()))
+    }
+
+    /// The same, with changes to the table before it is checked.
+    ///
+    /// # Errors
+    /// Those of [`TrainConfig::load`], and of `change` in its own type.
+    pub fn load_changed<E: From<TrainError>>(
+        path: &Path,
+        change: impl FnOnce(&mut toml::Table) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut table = extends::resolve(path)?;
+        change(&mut table)?;
+        let refuse = |error: toml::de::Error| TrainError::ConfigFile { path: path.into(), reason: error.to_string() };
+        let config: Self = toml::Value::Table(table).try_into().map_err(refuse)?;
         config.check()?;
         Ok(config)
     }
 
-    /// Checks what the types do not.
+    /// Checks the values.
     ///
     /// # Errors
     /// Names the first setting that makes no sense.
@@ -305,16 +283,8 @@ impl TrainConfig {
             check(field, (0.0..=1.0).contains(&found), "in [0, 1]", found)?;
         }
         let loss = &self.loss;
-        let weights = [
-            ("loss.action_beta", loss.action_beta),
-            ("loss.confidence", loss.confidence),
-            ("loss.auxiliary", loss.auxiliary),
-            ("loss.grounding", loss.grounding),
-            ("loss.recognition", loss.recognition),
-            ("loss.pointing", loss.pointing),
-            ("loss.naming", loss.naming),
-        ];
-        for (field, found) in weights {
+        let weights = loss.weights().iter().map(|(name, weight)| (format!("loss.{name}"), weight));
+        for (field, found) in std::iter::once(("loss.action_beta".to_string(), loss.action_beta)).chain(weights) {
             check(field, found >= 0.0 && found.is_finite(), "at least 0", found)?;
         }
         let sizes = self.model.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -341,14 +311,14 @@ impl TrainConfig {
     /// When the sizes of `model` do not exist or make no model.
     pub fn model(&self, features: FeatureSpec) -> Result<ModelConfig> {
         let mut model = self.preset.config(features).with_sizes(&self.model)?;
-        model.backbone = self.trunk(model.backbone);
+        model.backbone = self.backbone_like(model.backbone);
         model.action_head.n_mode = self.n_mode.unwrap_or(1);
         model.check()?;
         Ok(model)
     }
 
-    /// A trunk of the kind that is asked for: the preset's `mamba`, or the Transformer of its size.
-    fn trunk(&self, mamba: BackboneConfig) -> BackboneConfig {
+    /// The configured kind of backbone: `mamba`, or the Transformer of its size.
+    fn backbone_like(&self, mamba: BackboneConfig) -> BackboneConfig {
         match self.backbone {
             Backbone::Mamba => mamba,
             Backbone::Transformer => {
@@ -358,13 +328,13 @@ impl TrainConfig {
         }
     }
 
-    /// `model` with a trunk of the kind that is asked for: its own, or else a new one of its size (for a Mamba, of the preset's); and with the number
-    /// of modes that is asked for, if any is.
+    /// This model with the configured kind of backbone and number of modes. A new Transformer has the size of the old
+    /// Mamba, a new Mamba that of the preset.
     pub(crate) fn adapted(&self, mut model: ModelConfig) -> ModelConfig {
         model.action_head.n_mode = self.n_mode.unwrap_or(model.action_head.n_mode);
         match (&model.backbone, self.backbone) {
             (BackboneConfig::Mamba(_), Backbone::Mamba) | (BackboneConfig::Transformer(_), Backbone::Transformer) => {}
-            (BackboneConfig::Mamba(_), Backbone::Transformer) => model.backbone = self.trunk(model.backbone),
+            (BackboneConfig::Mamba(_), Backbone::Transformer) => model.backbone = self.backbone_like(model.backbone),
             (BackboneConfig::Transformer(_), Backbone::Mamba) => {
                 model.backbone = self.preset.config(model.features.clone()).backbone;
             }
@@ -373,6 +343,9 @@ impl TrainConfig {
     }
 }
 
-fn check(field: &'static str, holds: bool, expected: &str, found: impl std::fmt::Display) -> Result<()> {
-    if holds { Ok(()) } else { Err(TrainError::Setting { field, expected: expected.into(), found: found.to_string() }) }
+fn check(field: impl Into<String>, holds: bool, expected: &str, found: impl Display) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(TrainError::Setting { field: field.into(), expected: expected.into(), found: found.to_string() })
 }

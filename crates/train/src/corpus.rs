@@ -1,27 +1,51 @@
 //! The episodes of all data sets in memory, images still encoded.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use robomamba_data::{Dataset, Episode, FeatureStats};
+use robomamba_data::{DataError, Dataset, Episode, FeatureStats};
 use robomamba_model::TextTokenizer;
 use robomamba_policy::{FeatureSpec, NormMode, NormStats, VectorStats};
 
-use crate::config::DataConfig;
-use crate::ops::recognition::CLASSES;
+use serde::{Deserialize, Serialize};
+
+use crate::classes::Classes;
 use crate::{Result, TrainError};
+use robomamba_data::columns::{self, ACTION, ENVIRONMENT_STATE, IS_DEMONSTRATION, STATE};
 
-/// Privileged state that the auxiliary head predicts, if the data sets have it.
-const ENVIRONMENT_STATE: &str = "observation.environment_state";
-/// What the data may know of the camera `observation.images.NAME`: where the things are that the instruction speaks of,
-/// `observation.grounding.NAME` with x and y of every point.
-const GROUNDING: &str = ".grounding.";
-/// And all that lies there, `observation.things.NAME` with x, y, kind and colour of every thing.
-const THINGS: &str = ".things.";
-/// Whether a frame's action may be imitated; true everywhere when the data set does not say.
-const IS_DEMONSTRATION: &str = "is_demonstration";
+/// One data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Folder of a LeRobotDataset v3.
+    pub path: PathBuf,
+    /// Share of the encoded frames, relative to the other data sets.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// Length in steps of random windows that are drawn instead of whole episodes, each from a zero state.
+    /// A batch then shows many more scenes for the same frames, which suits tasks without memory.
+    #[serde(default)]
+    pub window: Option<usize>,
+}
 
-/// One episode with what training needs to know of it at once.
+impl DataConfig {
+    /// Names the data set in an error.
+    pub(crate) fn error(&self) -> impl FnOnce(DataError) -> TrainError {
+        let path = self.path.clone();
+        move |source| TrainError::Dataset { path, source }
+    }
+
+    fn refuse(&self, reason: String) -> TrainError {
+        TrainError::Data { path: self.path.clone(), reason }
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// One episode with everything that a batch is made of.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     /// Its frames.
@@ -32,30 +56,30 @@ pub(crate) struct Recorded {
     pub runs: Vec<usize>,
     /// Instruction of each step, an index into [`Corpus::instructions`].
     pub instruction: Vec<usize>,
-    /// Whether it ended well; `None` when nobody knows.
+    /// Outcome; `None` if the data set does not tell it.
     pub success: Option<bool>,
-    /// Whether the action of each step may be imitated.
+    /// Whether the action of each step is a demonstration.
     pub demonstration: Vec<bool>,
-    /// Where the things are that the instruction speaks of, for each camera of which the data knows it.
+    /// Points that the instruction names, for each camera with such labels.
     pub grounding: Vec<Places<2>>,
-    /// What lies where, for each camera of which the data knows it.
+    /// Things in the picture as x, y, kind and colour, for each camera with such labels.
     pub things: Vec<Places<4>>,
 }
 
-/// Places in the pictures of one camera, `N` values each, of which the first two are x and y as fractions of the
-/// picture, negative where there is none.
+/// Labelled places in the pictures of one camera, `N` values each. The first two are x and y as fractions of the
+/// picture; they are negative where a place is absent.
 #[derive(Debug)]
 pub(crate) struct Places<const N: usize> {
-    /// Its number.
+    /// Index of the camera.
     pub camera: usize,
-    /// Places of a step.
+    /// Places per step.
     pub n_place: usize,
     /// `[len * n_place]`.
     pub list: Vec<[f32; N]>,
 }
 
 impl<const N: usize> Places<N> {
-    /// The places of a step, with their numbers.
+    /// The present places of a step with their indices.
     pub(crate) fn of_step(&self, step: usize) -> impl Iterator<Item = (usize, [f32; N])> {
         let places = self.list[step * self.n_place..][..self.n_place].iter().copied().enumerate();
         places.filter(|(_, place)| place[0] >= 0.0)
@@ -67,7 +91,7 @@ impl<const N: usize> Places<N> {
 pub(crate) struct Source {
     /// Share of the encoded frames, relative to the others.
     pub weight: f64,
-    /// Steps of the windows that are drawn from it; `None` for whole episodes.
+    /// Length in steps of the windows that are drawn from it; `None` for whole episodes.
     pub window: Option<usize>,
     /// Its episodes; entries of the same folder share them.
     pub episodes: Arc<Vec<Recorded>>,
@@ -86,13 +110,26 @@ pub(crate) struct Corpus {
     pub stats: NormStats,
     /// Statistics of the privileged state, if every data set has it.
     pub environment: Option<VectorStats>,
+    /// Class counts of the things in the pictures, if some data set has such labels.
+    pub classes: Option<Classes>,
+}
+
+/// Sizes of the labels that the data sets have for auxiliary objectives.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Knowledge {
+    /// Width of the privileged state; 0 without one.
+    pub n_environment: usize,
+    /// Points of a frame that an instruction can name, over all cameras; 0 without such labels.
+    pub n_point: usize,
+    /// Class counts of the things in the pictures, if they are labelled.
+    pub classes: Option<Classes>,
 }
 
 impl Corpus {
     /// Reads all data sets.
     ///
     /// # Errors
-    /// When one cannot be read, is empty, or has another robot than the first.
+    /// When one cannot be read, is empty, has another robot than the first, or has labels that make no sense.
     pub(crate) fn load(configs: &[DataConfig], mode: NormMode) -> Result<Self> {
         let mut instructions = Interner::default();
         let (mut sources, mut datasets): (Vec<Source>, _) = (Vec::new(), Vec::new());
@@ -107,33 +144,27 @@ impl Corpus {
         }
         let features = same_robot(configs, &datasets)?;
         let stats = NormStats {
-            state: statistics(configs, &datasets, robomamba_data::STATE, mode)?,
-            action: statistics(configs, &datasets, robomamba_data::ACTION, mode)?,
+            state: statistics(configs, &datasets, STATE, mode)?,
+            action: statistics(configs, &datasets, ACTION, mode)?,
         };
+        let classes = classes(configs, &datasets, &sources)?;
         let environment = datasets
             .iter()
             .all(|dataset| dataset.features().get(ENVIRONMENT_STATE).is_some())
             .then(|| statistics(configs, &datasets, ENVIRONMENT_STATE, NormMode::MeanStd))
             .transpose()?;
-        Ok(Self { sources, features, instructions: instructions.list, stats, environment })
+        Ok(Self { sources, features, instructions: instructions.list, stats, environment, classes })
     }
 
-    /// Whether some data set knows where things are.
-    pub(crate) fn is_grounded(&self) -> bool {
-        self.sources.iter().any(|source| source.episodes.iter().any(|episode| !episode.grounding.is_empty()))
-    }
-
-    /// Coordinates that the data sets know of the places in a frame that an instruction speaks of: x and y of every
-    /// point of every camera.
-    pub(crate) fn n_pointing(&self) -> usize {
+    /// Sizes of the labels for auxiliary objectives.
+    pub(crate) fn knowledge(&self) -> Knowledge {
         let episodes = self.sources.iter().flat_map(|source| source.episodes.iter());
-        let points = |episode: &Recorded| episode.grounding.iter().map(|places| 2 * places.n_place).sum();
-        episodes.map(points).max().unwrap_or(0)
-    }
-
-    /// Whether some data set knows what lies where.
-    pub(crate) fn knows_things(&self) -> bool {
-        self.sources.iter().any(|source| source.episodes.iter().any(|episode| !episode.things.is_empty()))
+        let points = |episode: &Recorded| episode.grounding.iter().map(|places| places.n_place).sum();
+        Knowledge {
+            n_environment: self.environment.as_ref().map_or(0, |stats| stats.mean.len()),
+            n_point: episodes.map(points).max().unwrap_or(0),
+            classes: self.classes,
+        }
     }
 
     /// Number of episodes and of frames.
@@ -143,11 +174,6 @@ impl Corpus {
         });
         let episodes = distinct.flat_map(|(_, source)| source.episodes.iter());
         episodes.fold((0, 0), |(n, frames), episode| (n + 1, frames + episode.len))
-    }
-
-    /// Width of the privileged state, 0 without one.
-    pub(crate) fn n_environment(&self) -> usize {
-        self.environment.as_ref().map_or(0, |stats| stats.mean.len())
     }
 
     /// Token ids of every instruction.
@@ -160,9 +186,14 @@ impl Corpus {
 }
 
 impl Recorded {
-    /// Number of the run of equal frames that `step` belongs to.
+    /// Index of the run of equal frames that contains `step`.
     pub(crate) fn run(&self, step: usize) -> usize {
         self.runs.partition_point(|&start| start <= step) - 1
+    }
+
+    /// Whether a run of equal frames begins at `step`.
+    pub(crate) fn starts_run(&self, step: usize) -> bool {
+        self.runs.binary_search(&step).is_ok()
     }
 
     /// Privileged state of every step, `[len, n]`.
@@ -174,8 +205,7 @@ impl Recorded {
 fn open(config: &DataConfig) -> Result<Dataset> {
     let dataset = Dataset::open(&config.path).map_err(config.error())?;
     if dataset.is_empty() {
-        let reason = "it holds no episode; record some first".into();
-        return Err(TrainError::Data { path: config.path.clone(), reason });
+        return Err(config.refuse("it holds no episode; record some first".into()));
     }
     Ok(dataset)
 }
@@ -199,18 +229,21 @@ fn record(config: &DataConfig, episode: Episode, instructions: &mut Interner) ->
         Ok(_) => episode.bool(IS_DEMONSTRATION).map_err(config.error())?.to_vec(),
         Err(_) => vec![true; len],
     };
-    let grounding = places(config, &episode, GROUNDING)?;
-    let things = places(config, &episode, THINGS)?;
-    check_classes(config, &things)?;
+    let grounding = places(config, &episode, columns::grounding)?;
+    let things = places(config, &episode, columns::things)?;
     let success = episode.success();
     Ok(Recorded { len, runs, instruction, success, demonstration, grounding, things, episode })
 }
 
-/// The places that the data knows of each camera under a name with `knowledge` in the place of `.images.`.
-fn places<const N: usize>(config: &DataConfig, episode: &Episode, knowledge: &str) -> Result<Vec<Places<N>>> {
+/// The labelled places of every camera that has such a `column`.
+fn places<const N: usize>(
+    config: &DataConfig,
+    episode: &Episode,
+    column: fn(&str) -> String,
+) -> Result<Vec<Places<N>>> {
     let mut places = Vec::new();
     for (camera, images) in episode.cameras().iter().enumerate() {
-        let name = images.name().replace(".images.", knowledge);
+        let name = column(images.name());
         if episode.column(&name).is_err() {
             continue;
         }
@@ -219,24 +252,49 @@ fn places<const N: usize>(config: &DataConfig, episode: &Episode, knowledge: &st
         let width = values.len() / episode.len();
         if !rest.is_empty() || !width.is_multiple_of(N) {
             let reason = format!("`{name}` must have {N} values per place, found {width} in all; record the data anew");
-            return Err(TrainError::Data { path: config.path.clone(), reason });
+            return Err(config.refuse(reason));
         }
         places.push(Places { camera, n_place: width / N, list: list.to_vec() });
     }
     Ok(places)
 }
 
-fn check_classes(config: &DataConfig, things: &[Places<4>]) -> Result<()> {
-    let usable = |class: f32| class >= 0.0 && class < CLASSES as f32 && class.fract() == 0.0;
-    let present = things.iter().flat_map(|places| &places.list).filter(|place| place[0] >= 0.0);
-    match present.flat_map(|place| &place[2..]).find(|&&class| !usable(class)) {
-        None => Ok(()),
-        Some(class) => {
-            let reason =
-                format!("kinds and colours of things must be whole numbers from 0 to {}, found {class}", CLASSES - 1);
-            Err(TrainError::Data { path: config.path.clone(), reason })
+/// Class counts over all data sets that label things.
+fn classes(configs: &[DataConfig], datasets: &[Dataset], sources: &[Source]) -> Result<Option<Classes>> {
+    let mut all: Option<Classes> = None;
+    for (i, (config, dataset)) in configs.iter().zip(datasets).enumerate() {
+        let episodes = &sources[i].episodes;
+        let is_known = sources[..i].iter().any(|earlier| Arc::ptr_eq(&earlier.episodes, episodes));
+        if is_known || episodes.iter().all(|episode| episode.things.is_empty()) {
+            continue;
+        }
+        let largest = labelled(episodes).fold([0.0; 2], |a: [f32; 2], b| [a[0].max(b[0]), a[1].max(b[1])]);
+        let classes = Classes::of(dataset.features(), largest);
+        check_classes(config, episodes, classes)?;
+        all = Some(all.map_or(classes, |all| all.max(classes)));
+    }
+    Ok(all)
+}
+
+/// Kind and colour of every present thing.
+fn labelled(episodes: &[Recorded]) -> impl Iterator<Item = [f32; 2]> {
+    let places = episodes.iter().flat_map(|episode| &episode.things).flat_map(|places| &places.list);
+    places.filter(|place| place[0] >= 0.0).map(|&[_, _, kind, colour]| [kind, colour])
+}
+
+fn check_classes(config: &DataConfig, episodes: &[Recorded], classes: Classes) -> Result<()> {
+    for [kind, colour] in labelled(episodes) {
+        for (attribute, class, count) in [("kinds", kind, classes.kinds), ("colours", colour, classes.colours)] {
+            if !(0.0..count as f32).contains(&class) || class.fract() != 0.0 {
+                let reason = format!(
+                    "{attribute} of things must be whole numbers from 0 to {}, found {class}",
+                    count.saturating_sub(1)
+                );
+                return Err(config.refuse(reason));
+            }
         }
     }
+    Ok(())
 }
 
 fn same_robot(configs: &[DataConfig], datasets: &[Dataset]) -> Result<FeatureSpec> {
@@ -249,7 +307,7 @@ fn same_robot(configs: &[DataConfig], datasets: &[Dataset]) -> Result<FeatureSpe
                 "its robot differs from that of {}: expected {first:?}, found {other:?}; train on data of one robot",
                 configs[0].path.display()
             );
-            return Err(TrainError::Data { path: config.path.clone(), reason });
+            return Err(config.refuse(reason));
         }
     }
     Ok(first)
@@ -257,9 +315,8 @@ fn same_robot(configs: &[DataConfig], datasets: &[Dataset]) -> Result<FeatureSpe
 
 /// Statistics of `feature` over all data sets.
 fn statistics(configs: &[DataConfig], datasets: &[Dataset], feature: &str, mode: NormMode) -> Result<VectorStats> {
-    let missing = |i: usize| TrainError::Data {
-        path: configs[i].path.clone(),
-        reason: format!("`meta/stats.json` has no usable statistics of `{feature}`; compute them again"),
+    let missing = |i: usize| {
+        configs[i].refuse(format!("`meta/stats.json` has no usable statistics of `{feature}`; compute them again"))
     };
     let of = |(i, dataset): (usize, &'_ Dataset)| dataset.stats().get(feature).cloned().ok_or_else(|| missing(i));
     let is_first = |i: usize| configs[..i].iter().all(|earlier| earlier.path != configs[i].path);
@@ -271,7 +328,7 @@ fn statistics(configs: &[DataConfig], datasets: &[Dataset], feature: &str, mode:
     Ok(stats)
 }
 
-/// Numbers the distinct instructions in the order in which they occur.
+/// Indices of the distinct instructions in the order of their first use.
 #[derive(Default)]
 struct Interner {
     known: HashMap<Arc<str>, usize>,

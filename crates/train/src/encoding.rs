@@ -1,4 +1,4 @@
-//! Tokens of control steps where encoders and connector do not learn: made once, and kept on disk where the configuration says so.
+//! Tokens of control steps under frozen encoders: encoded once, and cached on disk if the configuration names a folder.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -15,8 +15,8 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest, Sha256};
 
-use crate::config::{DataConfig, TokenConfig};
-use crate::corpus::{Corpus, Recorded};
+use crate::config::TokenConfig;
+use crate::corpus::{Corpus, DataConfig, Recorded};
 use crate::parameters::is_of_encoders;
 use crate::snapshot::io;
 use crate::{Result, TrainError};
@@ -25,26 +25,26 @@ use crate::{Result, TrainError};
 const TOKENS: &str = "tokens";
 /// Its SHA-256 in the header of the file.
 const CHECKSUM: &str = "sha256";
-/// Changes whenever the same files and weights would give other tokens.
+/// Must change whenever the same data and weights give other tokens.
 const VERSION: &str = "robomamba tokens 1";
 
 /// The tokens of every step of every episode of a data set, `[len, d_model]` each.
 pub(crate) type Tokens = Arc<Vec<Vec<f32>>>;
 
-/// Encoders and connector with weights that do not change, as the runtime runs them.
+/// Frozen encoders and connector in the runtime.
 #[derive(Debug)]
 pub(crate) struct Encoder<'a> {
     model: Arc<Model>,
-    /// Over all that decides what a token is, but the data.
+    /// Over everything that a token depends on except the data.
     hasher: Sha256,
     dir: Option<&'a Path>,
-    /// Set by somebody who wants the run to stop.
+    /// Request to stop.
     stop: &'a AtomicBool,
     bar: &'a ProgressBar,
 }
 
 impl<'a> Encoder<'a> {
-    /// The encoders and the connector of `checkpoint`, which work until they are through or `stop` is set and show it on `bar`.
+    /// The encoders and the connector of `checkpoint`. They stop early when `stop` is set, and show progress on `bar`.
     ///
     /// # Errors
     /// When a weight is missing or has another shape than the configuration says.
@@ -69,7 +69,8 @@ impl<'a> Encoder<'a> {
     /// The tokens of every source of `corpus`, which `configs` describe.
     ///
     /// # Errors
-    /// When an image is damaged, a file cannot be written, or somebody wants the run to stop; what is encoded stays on disk then.
+    /// When an image is damaged, a file cannot be written, or the run is asked to stop; finished data sets stay on
+    /// disk.
     pub(crate) fn encode(&self, configs: &[DataConfig], corpus: &Corpus) -> Result<Vec<Tokens>> {
         let mut all: Vec<Tokens> = Vec::new();
         for (i, (config, source)) in configs.iter().zip(&corpus.sources).enumerate() {
@@ -88,7 +89,7 @@ impl<'a> Encoder<'a> {
         let digest = robomamba_data::digest(&config.path).map_err(config.error())?;
         let key = hex::encode(self.hasher.clone().chain_update(digest).finalize());
         let path = dir.join(format!("{key}.safetensors"));
-        // A file that is not what it should be is made anew.
+        // A damaged file is replaced.
         if let Some(tokens) = fs::read(&path).ok().and_then(|bytes| self.parse(&bytes, episodes)) {
             return Ok(tokens);
         }
@@ -117,7 +118,7 @@ impl<'a> Encoder<'a> {
         encoded.collect()
     }
 
-    /// Looks at every step as the robot would.
+    /// Encodes every step as the running policy does.
     fn episode(&self, config: &DataConfig, session: &mut Session, recorded: &Recorded) -> Result<Vec<f32>> {
         let Recorded { episode, len, .. } = recorded;
         let mut cameras: Vec<_> = episode.cameras().iter().map(Camera::images_or_repeats).collect();

@@ -1,4 +1,4 @@
-//! Why training stops.
+//! Errors of training.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,11 @@ use robomamba_policy::PolicyError;
 use robomamba_runtime::RuntimeError;
 use thiserror::Error;
 
-/// Each variant is one cause; its message says what was expected, what was found and what to do.
+/// Errors of training. Each variant is one cause; its message has what was expected, what was found and what to do.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// The configuration file is not what this program understands.
+    /// The configuration file cannot be understood.
     #[error("configuration {path}: {reason}")]
     ConfigFile {
         /// The file.
@@ -20,17 +20,17 @@ pub enum TrainError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A setting makes no sense.
+    /// A setting has an impossible value.
     #[error("setting `{field}` must be {expected}, found {found}")]
     Setting {
         /// The setting, as in the file.
-        field: &'static str,
+        field: String,
         /// What it must be.
         expected: String,
         /// What it is.
         found: String,
     },
-    /// The data sets cannot be trained on together or with this model.
+    /// A data set does not fit the other data sets or the model.
     #[error("data set {path}: {reason}")]
     Data {
         /// Folder of the data set.
@@ -55,7 +55,7 @@ pub enum TrainError {
     /// Frozen encoders cannot run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// Somebody asked the run to stop before its first step.
+    /// The run was asked to stop before its first step.
     #[error("stopped while {path} was being encoded; the same command begins with it again")]
     Stopped {
         /// Folder of the data set.
@@ -87,7 +87,8 @@ pub enum TrainError {
     },
     /// The loss became NaN or infinite.
     #[error(
-        "the loss is {loss} at step {step}; lower `optimiser.learning_rate`, which is {learning_rate}, and start again from the last checkpoint"
+        "the loss is {loss} at step {step}; lower `optimiser.learning_rate`, which is {learning_rate}, \
+         and start again from the last checkpoint"
     )]
     Diverged {
         /// Optimiser step.

@@ -1,19 +1,19 @@
-//! Parallelism over groups of frames: a lane is one thread that takes share after share of the groups, so that a
-//! group's working set stays in one core's cache and nothing synchronises inside a network.
+//! Parallelism over groups of frames. A lane is one thread that takes share after share of the groups: a group's
+//! working set stays in one core's cache, and nothing synchronises inside a network.
 
 use std::sync::Mutex;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// Shares that the items are divided into: enough that a lane which another program slows down holds nobody up, few
-/// enough that adding up what each gives costs little.
+/// Number of shares of the items: enough to balance the load when another program slows one lane down, few enough that
+/// adding up their results costs little.
 const N_SHARE: usize = 12;
 
-/// A fixed number of lanes. What is in a share does not depend on them, so that sums per share are reproducible bit
-/// for bit on any number of threads.
+/// A fixed number of lanes. Shares do not depend on it, so sums per share are the same to the bit on any number of
+/// threads.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    /// Pools of one thread each: what runs inside sees a rayon pool without parallelism.
+    /// Pools of one thread each, in which rayon runs without parallelism.
     pools: Vec<ThreadPool>,
 }
 

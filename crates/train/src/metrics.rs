@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::io;
-use crate::{Losses, Result};
+use crate::start::RunStart;
+use crate::{Losses, Result, objectives};
 
-/// One line of `metrics.jsonl`: means since the line before.
+/// A line of `metrics.jsonl` with steps: means since the one before. Lines `{"run": ..}` are headers, see [`RunStart`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Optimiser steps taken.
@@ -27,6 +28,24 @@ pub struct Metrics {
     pub elapsed_s: f64,
 }
 
+/// A line of `metrics.jsonl`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Start { run: RunStart },
+    Step(Metrics),
+}
+
+impl Line {
+    /// Whether it precedes the steps after `step`, which are going to be written again with a header of their own.
+    fn is_kept(&self, step: u64) -> bool {
+        match self {
+            Self::Start { run } => run.from_step < step,
+            Self::Step(metrics) => metrics.step <= step,
+        }
+    }
+}
+
 /// Appends to the log of a run.
 #[derive(Debug)]
 pub(crate) struct MetricsLog {
@@ -35,16 +54,19 @@ pub(crate) struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the log in `out` and drops the lines after `step`, which are going to be written again.
+    /// Opens the log in `out` at the header `start`. Drops what was written after its step.
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub(crate) fn open(out: &Path, step: u64) -> Result<Self> {
+    pub(crate) fn open(out: &Path, start: RunStart) -> Result<Self> {
         let path = out.join("metrics.jsonl");
         let text = if path.exists() { fs::read_to_string(&path).map_err(io(&path))? } else { String::new() };
-        let known = text.lines().filter_map(|line| serde_json::from_str::<Metrics>(line).ok());
-        let lines: Vec<Metrics> = known.filter(|metrics| metrics.step <= step).collect();
-        let kept: String = lines.iter().map(json_line).collect();
+        let known = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        let mut all: Vec<Line> = known.filter(|line| line.is_kept(start.from_step)).collect();
+        all.push(Line::Start { run: start });
+        let kept: String = all.iter().map(json_line).collect();
+        let step = |line| if let Line::Step(metrics) = line { Some(metrics) } else { None };
+        let lines = all.into_iter().filter_map(step).collect();
         robomamba_files::write(&path, kept.as_bytes()).map_err(io(&path))?;
         Ok(Self { path, lines })
     }
@@ -75,27 +97,32 @@ impl MetricsLog {
     }
 }
 
-fn json_line(metrics: &Metrics) -> String {
-    serde_json::to_string(metrics).expect("numbers are JSON") + "\n"
+fn json_line(line: &impl Serialize) -> String {
+    serde_json::to_string(line).expect("numbers and texts are JSON") + "\n"
 }
 
 /// Size of the picture and of its margin in pixels.
 const SIZE: (f64, f64) = (840.0, 420.0);
 const MARGIN: f64 = 56.0;
 
+/// One curve of the plot.
+struct Series {
+    name: &'static str,
+    colour: &'static str,
+}
+
+impl Series {
+    fn read(&self, metrics: &Metrics) -> f32 {
+        metrics.losses.objective(self.name).unwrap_or(metrics.losses.action)
+    }
+}
+
 /// The losses over the steps on a logarithmic scale, as SVG.
 fn curve(lines: &[Metrics]) -> String {
-    type Read = fn(&Metrics) -> f32;
-    let series: [(&str, &str, Read); 7] = [
-        ("action", "#2166ac", |m| m.losses.action),
-        ("confidence", "#b2182b", |m| m.losses.confidence),
-        ("auxiliary", "#4d9221", |m| m.losses.auxiliary),
-        ("grounding", "#e08214", |m| m.losses.grounding),
-        ("recognition", "#7b3294", |m| m.losses.recognition),
-        ("pointing", "#666666", |m| m.losses.pointing),
-        ("naming", "#c51b7d", |m| m.losses.naming),
-    ];
-    let values = lines.iter().flat_map(|m| series.map(|(_, _, read)| f64::from(read(m)))).filter(|&v| v > 0.0);
+    let series: Vec<Series> = std::iter::once(Series { name: "action", colour: "#2166ac" })
+        .chain(objectives::names().zip(objectives::colours()).map(|(name, colour)| Series { name, colour }))
+        .collect();
+    let values = lines.iter().flat_map(|m| series.iter().map(|s| f64::from(s.read(m)))).filter(|&v| v > 0.0);
     let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
     let (low, high) = if low < high { (low.log10().floor(), high.log10().ceil()) } else { (-1.0, 0.0) };
     let last = lines.last().map_or(1, |m| m.step).max(1) as f64;
@@ -118,9 +145,10 @@ fn curve(lines: &[Metrics]) -> String {
         let step = last * f64::from(tick) / 5.0;
         svg += &format!("<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{step:.0}</text>\n", x(step), SIZE.1 - 34.0);
     }
-    for (i, (name, colour, read)) in series.into_iter().enumerate() {
-        let shown = lines.iter().filter(|m| read(m) > 0.0);
-        let points: String = shown.map(|m| format!("{:.1},{:.1} ", x(m.step as f64), y(f64::from(read(m))))).collect();
+    for (i, series) in series.iter().enumerate() {
+        let Series { name, colour } = series;
+        let shown = lines.iter().map(|m| (m.step, series.read(m))).filter(|&(_, value)| value > 0.0);
+        let points: String = shown.map(|(step, v)| format!("{:.1},{:.1} ", x(step as f64), y(f64::from(v)))).collect();
         svg += &format!("<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.2\" points=\"{points}\"/>\n");
         let at = MARGIN + 110.0 * i as f64;
         svg += &format!("<text x=\"{at}\" y=\"30\" fill=\"{colour}\">{name} loss</text>\n");

@@ -63,8 +63,8 @@ impl OptimiserState {
 }
 
 impl OptimiserConfig {
-    /// One step of AdamW for all that is not frozen (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2) with the gradient clipped
-    /// to its global norm; returns that norm before clipping.
+    /// One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2) for all parameters that are not frozen.
+    /// The gradient is clipped to its global norm; returns the norm before clipping.
     pub(crate) fn step(
         &self,
         parameters: &mut Parameters,
@@ -89,7 +89,7 @@ impl OptimiserConfig {
         tensors.filter(|((parameter, _), _)| !parameter.frozen).for_each(|((parameter, gradient), moments)| {
             let ((first, second), ema) = moments;
             let decay = if parameter.decays() { 1.0 - decay } else { 1.0 };
-            rates.update(decay, (&mut parameter.values, gradient), (first, second), ema);
+            rates.update(decay, Updated { values: &mut parameter.values, gradient, first, second, ema });
         });
         norm
     }
@@ -105,14 +105,18 @@ struct Rates {
     ema: f32,
 }
 
+/// One tensor with its gradient, moments and average.
+struct Updated<'a> {
+    values: &'a mut [f32],
+    gradient: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+    ema: &'a mut [f32],
+}
+
 impl Rates {
-    fn update(
-        &self,
-        decay: f32,
-        (values, gradient): (&mut [f32], &[f32]),
-        (first, second): (&mut [f32], &mut [f32]),
-        ema: &mut [f32],
-    ) {
+    /// Updates one tensor; `decay` is the factor of the weight decay.
+    fn update(&self, decay: f32, Updated { values, gradient, first, second, ema }: Updated) {
         let moments = first.iter_mut().zip(second);
         for (((value, &g), (m, v)), ema) in values.iter_mut().zip(gradient).zip(moments).zip(ema) {
             let g = g * self.clip;
@@ -132,7 +136,7 @@ fn global_norm(gradients: &[Vec<f32>]) -> f64 {
 }
 
 fn sum_of_squares(values: &[f32]) -> f64 {
-    /// Sums are kept apart, so that no addition waits for the one before.
+    /// Independent sums, so that no addition waits for the one before.
     const APART: usize = 16;
     let (blocks, rest) = values.as_chunks::<APART>();
     let mut sums = [0.0; APART];

@@ -6,43 +6,52 @@ use burn::tensor::{Gradients, Tensor};
 use robomamba_model::{ModelConfig, ParamSpec, Part, Weights, param_specs};
 
 use crate::gemm::Precision;
-use crate::ops::recognition::OUTPUTS;
 use crate::ops::{self, Input};
 use crate::{Result, TrainError};
 
-/// First parts of the names of what [`TrainingHeads`] adds: a linear layer each.
-const ADDED: [&str; 4] = ["auxiliary", "recognition", "pointing", "naming"];
+/// A linear layer that an auxiliary objective adds to the model's parameters. It is never exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingHead {
+    /// First part of the names of its weight and bias.
+    pub name: &'static str,
+    /// The part of the model whose output it reads: patch tokens, tokens of frames, or the backbone's output.
+    pub part: Part,
+    /// Number of outputs, at least one.
+    pub n_output: usize,
+}
 
-/// What training adds to the model's parameters and never exports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrainingHeads {
-    /// Outputs of the head that predicts the privileged state; 0 for none.
-    pub n_auxiliary: usize,
-    /// Whether there is a classifier of patch tokens.
-    pub recognition: bool,
-    /// Outputs of the head that reads the named places off the token of a frame; 0 for none.
-    pub n_pointing: usize,
-    /// Outputs of the head that reads the colours of the named things off the token of a frame; 0 for none.
-    pub n_naming: usize,
+impl TrainingHead {
+    /// A head with these outputs; `None` without any.
+    pub fn new(name: &'static str, part: Part, n_output: usize) -> Option<Self> {
+        (n_output > 0).then_some(Self { name, part, n_output })
+    }
+
+    /// Weight `[n_output, n_in]` and bias `[n_output]`, which start at zero.
+    fn parameters(self, config: &ModelConfig) -> [Parameter; 2] {
+        let Self { name, part, n_output } = self;
+        let n_in = if part == Part::Vision { config.vision.hidden_size } else { config.backbone.d_model() };
+        let zeros = |name: String, shape: Vec<usize>| {
+            let values = vec![0.0; shape.iter().product()];
+            Parameter { spec: ParamSpec { name, shape, part }, values, frozen: false, exported: false }
+        };
+        [zeros(format!("{name}.weight"), vec![n_output, n_in]), zeros(format!("{name}.bias"), vec![n_output])]
+    }
 }
 
 /// One trained tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
-    /// Name and shape; the part is that of the model it belongs to.
+    /// Name, shape, and the part of the model that it belongs to.
     pub spec: ParamSpec,
     /// The values, row-major.
     pub values: Vec<f32>,
     /// Whether it keeps its value: no gradient is computed for it.
     pub frozen: bool,
+    /// Whether it belongs to the policy; the heads of auxiliary objectives do not.
+    pub exported: bool,
 }
 
 impl Parameter {
-    /// Whether it belongs to a head that training adds.
-    pub(crate) fn is_of_training(&self) -> bool {
-        self.spec.name.split('.').next().is_some_and(|first| ADDED.contains(&first))
-    }
-
     /// Whether AdamW decays it: matrices only, and neither embeddings nor the parameters of the state-space
     /// model, as in upstream's `_no_weight_decay`.
     pub fn decays(&self) -> bool {
@@ -52,7 +61,7 @@ impl Parameter {
     }
 }
 
-/// All trained tensors of a model, in the order of [`param_specs`], the heads of training last.
+/// All trained tensors of a model, in the order of [`param_specs`], then the heads of auxiliary objectives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
     /// The tensors.
@@ -60,37 +69,26 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Takes `weights` over and adds `heads`, which start at zero.
+    /// The model's weights, and the `heads` of auxiliary objectives.
     ///
     /// # Errors
     /// When a tensor of `config` is missing or has another shape.
-    pub fn new(config: &ModelConfig, weights: &Weights, heads: TrainingHeads) -> Result<Self> {
+    pub fn new(config: &ModelConfig, weights: &Weights, heads: &[TrainingHead]) -> Result<Self> {
         let specs = param_specs(config);
         weights.check(&specs)?;
-        let mut list = Vec::with_capacity(specs.len() + 2 * ADDED.len());
+        let mut list = Vec::with_capacity(specs.len() + 2 * heads.len());
         for spec in specs {
             let values = weights.get(&spec.name)?.to_vec();
-            list.push(Parameter { spec, values, frozen: false });
+            list.push(Parameter { spec, values, frozen: false, exported: true });
         }
-        let (d_model, hidden_size) = (config.backbone.d_model(), config.vision.hidden_size);
-        let n_recognition = if heads.recognition { OUTPUTS } else { 0 };
-        let added = [
-            (heads.n_auxiliary, d_model, Part::Heads),
-            (n_recognition, hidden_size, Part::Vision),
-            (heads.n_pointing, d_model, Part::Connector),
-            (heads.n_naming, d_model, Part::Connector),
-        ];
-        for (name, (n_out, n_in, part)) in ADDED.into_iter().zip(added).filter(|(_, (n_out, ..))| *n_out > 0) {
-            list.push(zeros(format!("{name}.weight"), vec![n_out, n_in], part));
-            list.push(zeros(format!("{name}.bias"), vec![n_out], part));
-        }
+        list.extend(heads.iter().flat_map(|head| head.parameters(config)));
         Ok(Self { list })
     }
 
-    /// Freezes the parameters named in `parts` and everything below these names, such as `vision` or `head.confidence`.
+    /// Freezes the parameters `parts` and all below these names, such as `vision` or `head.confidence`.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] for a name that nothing is below.
+    /// [`TrainError::Setting`] for a name that no parameter has or is below.
     pub(crate) fn freeze(&mut self, parts: &[String]) -> Result<()> {
         for part in parts {
             let below = |name: &str| {
@@ -99,25 +97,25 @@ impl Parameters {
             let mut found = self.list.iter_mut().filter(|parameter| below(&parameter.spec.name)).peekable();
             if found.peek().is_none() {
                 let expected = "names of parts, such as vision, text, connector, backbone or head.action".into();
-                return Err(TrainError::Setting { field: "frozen", expected, found: format!("`{part}`") });
+                return Err(TrainError::Setting { field: "frozen".into(), expected, found: format!("`{part}`") });
             }
             found.for_each(|parameter| parameter.frozen = true);
         }
         Ok(())
     }
 
-    /// Whether all that makes the token of a control step keeps its values.
+    /// Whether encoders and connector are frozen, so that tokens do not change.
     pub(crate) fn encoders_are_frozen(&self) -> bool {
         self.list.iter().filter(|parameter| is_of_encoders(&parameter.spec.name)).all(|parameter| parameter.frozen)
     }
 
-    /// The exported tensors: all but the heads of training.
+    /// The exported tensors: all but the heads of auxiliary objectives.
     ///
     /// # Errors
     /// Only by a bug: every tensor fills its shape.
     pub fn to_weights(&self) -> Result<Weights> {
         let mut weights = Weights::new();
-        for Parameter { spec, values, .. } in self.list.iter().filter(|p| !p.is_of_training()) {
+        for Parameter { spec, values, .. } in self.list.iter().filter(|parameter| parameter.exported) {
             weights.insert(spec.name.clone(), spec.shape.clone(), values.clone())?;
         }
         Ok(weights)
@@ -128,16 +126,11 @@ impl Parameters {
         self.list.iter().map(|parameter| parameter.values.len()).sum()
     }
 
-    /// Lends the present values to the tape, for linear layers that are computed in `precision`; they are back when the leaves are dropped.
+    /// Lends the values to the tape; dropping the leaves returns them. Linear layers are computed in `precision`.
     pub(crate) fn lend(&mut self, precision: Precision) -> Leaves<'_> {
         let names = self.list.iter().enumerate().map(|(index, parameter)| (parameter.spec.name.clone(), index));
         Leaves { index: names.collect(), precision, list: self.list.iter_mut().map(Leaf::of).collect() }
     }
-}
-
-fn zeros(name: String, shape: Vec<usize>, part: Part) -> Parameter {
-    let values = vec![0.0; shape.iter().product()];
-    Parameter { spec: ParamSpec { name, shape, part }, values, frozen: false }
 }
 
 /// The parameters of one step.
@@ -152,9 +145,9 @@ pub(crate) struct Leaves<'a> {
 
 #[derive(Debug)]
 enum Leaf<'a> {
-    /// A leaf of burn's tape, and where its values come back to.
+    /// A leaf of burn's tape, and the place that its values return to.
     Learning { tensor: Box<Tensor<1>>, home: &'a mut Vec<f32> },
-    /// Copied only where it is asked for, which frozen encoders are not once their tokens are known.
+    /// Copied on use only, because frozen encoders with known tokens are never used.
     Frozen(&'a [f32]),
 }
 
@@ -180,7 +173,7 @@ impl Drop for Leaves<'_> {
 }
 
 impl Leaves<'_> {
-    /// The gradient of every parameter, in order: zeros where the loss does not depend on it, nothing where it is frozen.
+    /// The gradient of every parameter, in order: zeros where the loss does not depend on it, empty if it is frozen.
     pub(crate) fn gradients(&self, mut gradients: Gradients) -> Vec<Vec<f32>> {
         let gradient = |leaf: &Leaf| match leaf {
             Leaf::Frozen(_) => Vec::new(),
@@ -215,7 +208,7 @@ impl Scope<'_> {
         Self { leaves: self.leaves, prefix: format!("{}{name}.", self.prefix) }
     }
 
-    /// Numbers in which linear layers are computed.
+    /// Number format of linear layers.
     pub(crate) fn precision(&self) -> Precision {
         self.leaves.precision
     }
@@ -236,7 +229,7 @@ impl Scope<'_> {
     }
 }
 
-/// Whether the parameter is one of those that make the token of a control step.
+/// Whether the parameter belongs to encoders or connector, which make the token of a control step.
 pub(crate) fn is_of_encoders(name: &str) -> bool {
     ["vision.", "text.", "connector."].iter().any(|part| name.starts_with(part))
 }

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,27 +12,30 @@ use rand::RngExt;
 use rand_distr::{Distribution, Normal};
 use robomamba_model::{BackboneConfig, Checkpoint, ModelConfig, TextTokenizer, Weights};
 use robomamba_policy::NormStats;
+use serde_json::{Map, Value};
 
 use crate::assemble::{Assembler, Ready};
-use crate::config::{AugmentConfig, BatchConfig, ScheduleConfig, TrainConfig};
+use crate::augment::AugmentConfig;
+use crate::config::{BatchConfig, ScheduleConfig, TrainConfig};
 use crate::corpus::Corpus;
 use crate::encoding::{Encoder, Tokens};
-use crate::learner::Learner;
+use crate::learner::{Learner, Lesson};
 use crate::metrics::{Metrics, MetricsLog};
-use crate::modules::{PolicyModel, SequenceState};
+use crate::modules::batch::SequenceState;
+use crate::modules::policy::PolicyModel;
 use crate::ops::Compute;
 use crate::ops::mixer::BlockState;
-use crate::ops::recognition::CLASSES;
-use crate::plan::{Cursor, PlannedBatch, Planner, seeded};
+use crate::sampler::{Cursor, SampledBatch, Sampler, seeded};
 use crate::snapshot::{Checkpoints, Position, Snapshot, adopt_heads, io, restore};
-use crate::{LossConfig, Losses, Parameters, Result, TrainError, TrainingHeads};
+use crate::start::RunStart;
+use crate::{Losses, Parameters, Result, TrainError};
 
-/// How a run is watched and when it stops early; none of this changes what is learnt.
+/// How a run is watched and when it stops early; none of this changes the result.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
-    /// Stop after so many minutes of this process, with a checkpoint.
+    /// Minutes after which this process stops, with a checkpoint.
     pub max_minutes: Option<f64>,
-    /// Stop at the next step when somebody sets it, with a checkpoint.
+    /// Stops the run at the next step when it is set, with a checkpoint.
     pub stop: Arc<AtomicBool>,
     /// Whether progress is shown.
     pub progress: Progress,
@@ -54,13 +58,13 @@ pub struct RunSummary {
     pub checkpoint: PathBuf,
     /// Optimiser steps taken since the beginning, interruptions included.
     pub step: u64,
-    /// Whether the schedule is through.
+    /// Whether the schedule is finished.
     pub finished: bool,
     /// The last line of the metrics, if one was written.
     pub metrics: Option<Metrics>,
 }
 
-/// Trains until the schedule is through, or continues the run in `config.out` where its last checkpoint is.
+/// Trains to the end of the schedule. A run in `config.out` continues from its last checkpoint.
 ///
 /// # Errors
 /// When data or configuration do not fit, a file cannot be written, or the loss diverges.
@@ -73,7 +77,7 @@ pub fn run(config: &TrainConfig, options: &RunOptions) -> Result<RunSummary> {
 struct Trainer<'a> {
     config: &'a TrainConfig,
     assembler: Arc<Assembler>,
-    planner: Planner,
+    sampler: Sampler,
     tokenizer: TextTokenizer,
     learner: Learner,
     checkpoints: Checkpoints,
@@ -84,18 +88,10 @@ struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     fn new(config: &'a TrainConfig, options: &RunOptions) -> Result<Self> {
         let corpus = Corpus::load(&config.data, config.normalisation)?;
-        let loss = &config.loss;
-        for (field, weight, known, column) in [
-            ("loss.grounding", loss.grounding, corpus.is_grounded(), "grounding"),
-            ("loss.pointing", loss.pointing, corpus.is_grounded(), "grounding"),
-            ("loss.naming", loss.naming, corpus.is_grounded(), "grounding"),
-            ("loss.naming", loss.naming, corpus.knows_things(), "things"),
-            ("loss.recognition", loss.recognition, corpus.knows_things(), "things"),
-        ] {
-            if weight > 0.0 && !known {
-                let expected = format!("0 for data without `observation.{column}.*`");
-                return Err(TrainError::Setting { field, expected, found: weight.to_string() });
-            }
+        let (weights, knowledge) = (*config.loss.weights(), corpus.knowledge());
+        if let Some((name, weight, column)) = weights.first_unlabelled(&knowledge) {
+            let expected = format!("0 for data without `observation.{column}.*`");
+            return Err(TrainError::Setting { field: format!("loss.{name}"), expected, found: weight.to_string() });
         }
         let checkpoints = Checkpoints::of(&config.out);
         let last = checkpoints.last();
@@ -103,14 +99,7 @@ impl<'a> Trainer<'a> {
             Some(last) => Start::resume(config, last, &corpus)?,
             None => Start::new(config, &corpus)?,
         };
-        let n_auxiliary = if config.loss.auxiliary > 0.0 { corpus.n_environment() } else { 0 };
-        let heads = TrainingHeads {
-            n_auxiliary,
-            recognition: config.loss.recognition > 0.0,
-            n_pointing: if config.loss.pointing > 0.0 { corpus.n_pointing() } else { 0 },
-            n_naming: if config.loss.naming > 0.0 { corpus.n_pointing() / 2 * CLASSES } else { 0 },
-        };
-        let mut parameters = Parameters::new(&start.model, &start.weights, heads)?;
+        let mut parameters = Parameters::new(&start.model, &start.weights, &weights.heads(&knowledge))?;
         parameters.freeze(&config.frozen)?;
         if let Some(path) = &config.initial_checkpoint {
             adopt_heads(path, &mut parameters)?;
@@ -118,9 +107,8 @@ impl<'a> Trainer<'a> {
         let resumed = last.map(|last| restore(&last, &mut parameters)).transpose()?;
         let frozen = parameters.encoders_are_frozen();
         let known = frozen.then(|| start.known_tokens(config, &corpus, options)).transpose()?;
-        let policy =
-            PolicyModel::new(&start.model, heads, Compute { lanes: config.threads, precision: config.precision });
-        let mut learner = Learner::new(policy, parameters, config.loss.clone(), config.optimiser.clone())?;
+        let policy = PolicyModel::new(&start.model, Compute { lanes: config.threads, precision: config.precision });
+        let mut learner = Learner::new(policy, parameters, &config.loss, config.optimiser.clone())?;
         let mut position = Position { seed: config.seed, ..Position::default() };
         let mut carried = Vec::new();
         if let Some(resumed) = resumed {
@@ -134,15 +122,13 @@ impl<'a> Trainer<'a> {
             batch: config.batch.clone(),
             augment: config.augment.clone(),
             stats: start.stats,
-            points: config.loss.grounding > 0.0,
-            shows: config.loss.recognition > 0.0,
-            n_pointing: heads.n_pointing,
-            n_naming: heads.n_naming,
+            weights,
+            knowledge,
             known,
             seed: position.seed,
         };
         Ok(Self {
-            planner: Planner::new(&assembler.corpus, &config.batch, position.seed),
+            sampler: Sampler::new(&assembler.corpus, &config.batch, position.seed),
             assembler: Arc::new(assembler),
             tokenizer: start.tokenizer,
             config,
@@ -155,19 +141,22 @@ impl<'a> Trainer<'a> {
 
     fn train(&mut self, options: &RunOptions) -> Result<RunSummary> {
         std::fs::create_dir_all(&self.config.out).map_err(io(&self.config.out))?;
-        let mut log = MetricsLog::open(&self.config.out, self.position.step)?;
-        let bar = progress_bar(options.progress, self.assembler.corpus.size());
+        let size = self.assembler.corpus.size();
+        let start = RunStart::new(self.config, size, self.position.step);
+        start.log();
+        let mut log = MetricsLog::open(&self.config.out, start)?;
+        let bar = progress_bar(options.progress, size);
         let started = Instant::now();
-        let batches = Prefetch::start(Arc::clone(&self.assembler), self.planner.clone(), self.position);
+        let batches = Prefetch::start(Arc::clone(&self.assembler), self.sampler.clone(), self.position);
         let mut window = Window::default();
         let mut saved_at = u64::MAX;
         while !self.finished() && !out_of_time(options, started) {
-            let (cursor, plan, ready) = batches.next()?;
+            let (cursor, segments, ready) = batches.next()?;
             let start = Instant::now();
             let rate = self.config.schedule.learning_rate(self.position.step, self.position.elapsed_s);
             let rate = rate * self.config.optimiser.learning_rate;
             let (n_frame, n_step) = (ready.n_frame, ready.n_step);
-            let losses = self.step(&plan, ready, rate)?;
+            let losses = self.step(&segments, ready, rate)?;
             self.position.cursor = cursor;
             self.position.step += 1;
             self.position.elapsed_s += batches.waited_s() + start.elapsed().as_secs_f64();
@@ -197,18 +186,18 @@ impl<'a> Trainer<'a> {
         self.config.schedule.progress(self.position.step, self.position.elapsed_s) >= 1.0
     }
 
-    /// Learns from one batch, with the states that its segments continue from.
-    fn step(&mut self, plan: &PlannedBatch, ready: Ready, rate: f64) -> Result<Losses> {
-        let initial = self.initial_states(plan);
-        let (losses, last) = self.learner.step(ready.batch, &ready.labels, &initial, rate)?;
+    /// Takes an optimiser step on one batch, with the states that its segments continue from.
+    fn step(&mut self, segments: &SampledBatch, ready: Ready, rate: f64) -> Result<Losses> {
+        let lesson = Lesson { batch: ready.batch, labels: ready.labels, initial: self.initial_states(segments) };
+        let (losses, last) = self.learner.step(lesson, rate)?;
         self.carried = last;
         Ok(losses)
     }
 
-    fn initial_states(&self, plan: &PlannedBatch) -> Vec<Option<SequenceState>> {
+    fn initial_states(&self, segments: &SampledBatch) -> Vec<Option<SequenceState>> {
         let mut rng = seeded(self.position.seed, &[4, self.position.step]);
         let BatchConfig { noise_probability, noise_std, .. } = self.config.batch;
-        let states = plan.iter().map(|segment| match segment.continues {
+        let states = segments.iter().map(|segment| match segment.continues {
             Some(place) => self.carried.get(place).cloned(),
             None if noise_probability > 0.0 && rng.random_bool(noise_probability) => {
                 noise_state(&self.assembler.config, noise_std, &mut rng)
@@ -244,36 +233,30 @@ impl<'a> Trainer<'a> {
         };
         let mean = window.mean();
         bar.set_position((done * 1000.0) as u64);
+        let learnt = mean.objectives().filter(|(_, loss)| *loss > 0.0);
+        let objectives: String = learnt.map(|(name, loss)| format!("{name} {loss:.3}  ")).collect();
         bar.set_message(format!(
-            "step {step}  action {:.4}  success {:.3}  auxiliary {:.3}  grounding {:.3}  recognition {:.3}  pointing {:.3}  naming {:.3}  {:.0} frames/s  {} left",
+            "step {step}  action {:.4}  {objectives}{:.0} frames/s  {} left",
             mean.action,
-            mean.confidence,
-            mean.auxiliary,
-            mean.grounding,
-            mean.recognition,
-            mean.pointing,
-            mean.naming,
             window.rate(window.frames),
             indicatif::HumanDuration(Duration::from_secs_f64(left_s.max(0.0))),
         ));
     }
 }
 
-/// Refuses what has no effect once the tokens of frames are known: a changed picture, and losses of the encoders.
+/// Refuses what has no effect once the tokens of frames are known: augmentation, and losses of the encoders.
 fn check_known_tokens(config: &TrainConfig) -> Result<()> {
     let AugmentConfig { contrast, brightness, colour, shift_px } = config.augment;
-    let LossConfig { grounding, recognition, pointing, naming, .. } = config.loss;
-    let settings = [
+    let augmentation = [
         ("augment.contrast", contrast),
         ("augment.brightness", brightness),
         ("augment.colour", colour),
         ("augment.shift_px", shift_px as f32),
-        ("loss.grounding", grounding),
-        ("loss.recognition", recognition),
-        ("loss.pointing", pointing),
-        ("loss.naming", naming),
     ];
-    match settings.into_iter().find(|(_, value)| *value != 0.0) {
+    let mut changes = augmentation.into_iter().filter(|(_, value)| *value != 0.0);
+    let change = changes.next().map(|(field, value)| (field.to_string(), value));
+    let loss = config.loss.weights().first_of_encoders().map(|(name, weight)| (format!("loss.{name}"), weight));
+    match change.or(loss) {
         None => Ok(()),
         Some((field, value)) => {
             let expected = "0 while vision, text and connector are frozen, as no picture is encoded twice".into();
@@ -307,7 +290,7 @@ impl Start {
         Ok(Self { model, weights, tokenizer, stats: corpus.stats.clone() })
     }
 
-    /// The token of every step of the data.
+    /// The tokens of every data set under frozen encoders.
     fn known_tokens(&self, config: &TrainConfig, corpus: &Corpus, options: &RunOptions) -> Result<Vec<Tokens>> {
         check_known_tokens(config)?;
         let bar = match options.progress {
@@ -326,7 +309,7 @@ impl Start {
         tokens
     }
 
-    /// The same with new weights for the trunk where the configuration asks for another kind of it, and for the plans where it asks for another
+    /// The same with new weights for a backbone of another kind, and for the end of the action head with another
     /// number of modes.
     fn adapted(mut self, config: &TrainConfig) -> Result<Self> {
         let model = config.adapted(self.model.clone());
@@ -334,10 +317,10 @@ impl Start {
             return Ok(self);
         }
         model.check()?;
-        let (trunk, modes) = (model.backbone != self.model.backbone, model.action_head != self.model.action_head);
+        let (backbone, modes) = (model.backbone != self.model.backbone, model.action_head != self.model.action_head);
         let is_new = |name: &str| {
-            let plans = name.starts_with("head.action.fc3.") || name.starts_with("head.action.mode.");
-            (trunk && name.starts_with("backbone.")) || (modes && plans)
+            let of_modes = name.starts_with("head.action.fc3.") || name.starts_with("head.action.mode.");
+            (backbone && name.starts_with("backbone.")) || (modes && of_modes)
         };
         let kept = self.weights.into_iter().filter(|(name, _)| !is_new(name));
         let new = Weights::random(&model, config.seed).into_iter().filter(|(name, _)| is_new(name));
@@ -346,12 +329,15 @@ impl Start {
         Ok(self)
     }
 
-    /// The vocabulary and the statistics are those that the run began with, whatever the data is now.
+    /// Continues a run. Vocabulary and statistics are those of its start, even if the data has changed.
     fn resume(config: &TrainConfig, last: &Path, corpus: &Corpus) -> Result<Self> {
         let start = Self::from_checkpoint(&last.join("pretrained_model"), corpus)?;
-        if config.initial_checkpoint.is_none() && start.model != config.model(corpus.features.clone())? {
-            let reason = "its model is not the one of the configuration; choose another `out` folder or the old model";
-            return Err(TrainError::State { path: last.into(), reason: reason.into() });
+        let wanted = config.model(corpus.features.clone())?;
+        if config.initial_checkpoint.is_none() && start.model != wanted {
+            let [found, wanted] = [&start.model, &wanted].map(|model| serde_json::to_value(model).unwrap_or_default());
+            let difference = difference("model", &found, &wanted).unwrap_or_default();
+            let reason = format!("{difference}; choose another `out` folder or the sizes that the run began with");
+            return Err(TrainError::State { path: last.into(), reason });
         }
         Ok(start)
     }
@@ -367,6 +353,17 @@ impl Start {
         }
         Ok(Self { model, weights, tokenizer, stats })
     }
+}
+
+/// Names the first value below `path` in which the model of a checkpoint differs from that of the configuration.
+fn difference(path: &str, found: &Value, wanted: &Value) -> Option<String> {
+    let (Value::Object(fields), Value::Object(others)) = (found, wanted) else {
+        return (found != wanted)
+            .then(|| format!("`{path}` is {found} in the checkpoint and {wanted} in the configuration"));
+    };
+    let keys: BTreeSet<&String> = fields.keys().chain(others.keys()).collect();
+    let value = |fields: &Map<String, Value>, key: &str| fields.get(key).cloned().unwrap_or_default();
+    keys.into_iter().find_map(|key| difference(&format!("{path}.{key}"), &value(fields, key), &value(others, key)))
 }
 
 /// A random state of one sequence; none for the Transformer.
@@ -394,35 +391,35 @@ fn progress_bar(progress: Progress, (episodes, frames): (usize, usize)) -> Progr
     bar
 }
 
-/// A batch with its plan and the cursor after it.
-type Item = (Cursor, PlannedBatch, Ready);
+/// The cursor after a batch, its segments, and the batch.
+type Item = (Cursor, SampledBatch, Ready);
 
-/// Assembles batches ahead on a thread of its own.
+/// Prefetches batches on a thread of its own.
 struct Prefetch {
     items: Receiver<Result<Item>>,
     waited: Mutex<f64>,
 }
 
 impl Prefetch {
-    /// Batches that are ready beside the one being learnt from.
+    /// Number of batches that are prefetched.
     const AHEAD: usize = 2;
 
-    fn start(assembler: Arc<Assembler>, planner: Planner, from: Position) -> Self {
+    fn start(assembler: Arc<Assembler>, sampler: Sampler, from: Position) -> Self {
         let (sender, items) = sync_channel(Self::AHEAD);
-        std::thread::spawn(move || Self::produce(&assembler, &planner, from, &sender));
+        std::thread::spawn(move || Self::produce(&assembler, &sampler, from, &sender));
         Self { items, waited: Mutex::new(0.0) }
     }
 
-    /// Runs until the receiver is gone or an error was delivered.
-    fn produce(assembler: &Assembler, planner: &Planner, from: Position, sender: &SyncSender<Result<Item>>) {
+    /// Runs until the receiver is dropped or an error is sent.
+    fn produce(assembler: &Assembler, sampler: &Sampler, from: Position, sender: &SyncSender<Result<Item>>) {
         let (mut number, mut first) = (from.step, from.cursor.batch);
         for round in from.cursor.round.. {
-            let batches = planner.round(round);
+            let batches = sampler.round(round);
             let count = batches.len();
-            for (i, plan) in batches.into_iter().enumerate().skip(first) {
+            for (i, segments) in batches.into_iter().enumerate().skip(first) {
                 let next =
                     if i + 1 == count { Cursor { round: round + 1, batch: 0 } } else { Cursor { round, batch: i + 1 } };
-                let item = assembler.assemble(&plan, number).map(|ready| (next, plan, ready));
+                let item = assembler.assemble(&segments, number).map(|ready| (next, segments, ready));
                 let failed = item.is_err();
                 if sender.send(item).is_err() || failed {
                     return;
@@ -440,7 +437,7 @@ impl Prefetch {
         item
     }
 
-    /// Seconds that the last [`Prefetch::next`] waited.
+    /// Seconds that the last call of [`Prefetch::next`] waited.
     fn waited_s(&self) -> f64 {
         *self.waited.lock().expect("only this thread locks it")
     }

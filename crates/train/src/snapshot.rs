@@ -1,4 +1,4 @@
-//! Checkpoints in LeRobot's layout, and the state from which a killed run continues.
+//! Checkpoints in LeRobot's layout, and the training state from which a killed run continues.
 //!
 //! ```text
 //! <out>/checkpoints/000500/pretrained_model/   the exported policy (averaged weights)
@@ -18,17 +18,17 @@ use safetensors::tensor::TensorView;
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::modules::SequenceState;
+use crate::modules::batch::SequenceState;
 use crate::ops::mixer::BlockState;
 use crate::optimiser::OptimiserState;
-use crate::plan::Cursor;
+use crate::sampler::Cursor;
 use crate::{Parameters, Result, TrainError};
 
 const TENSORS: &str = "optimizer_state.safetensors";
 const ANEW: &str = "start the run again in a new folder";
 const POSITION: &str = "training_step.json";
 
-/// Where a run is.
+/// Position of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Position {
@@ -42,7 +42,7 @@ pub(crate) struct Position {
     pub seed: u64,
 }
 
-/// Everything that a run needs to continue.
+/// The state from which a run continues.
 #[derive(Debug)]
 pub(crate) struct Snapshot<'a> {
     pub position: Position,
@@ -145,8 +145,8 @@ pub(crate) fn restore(
     Ok((position, optimiser, carried))
 }
 
-/// Lets the heads of training in `parameters` begin with what the run that made the policy in folder `policy` had
-/// learnt, as far as it had the same ones; a policy without a training state beside it changes nothing.
+/// Initialises the heads of auxiliary objectives from the training state beside the policy in folder `policy`. Heads
+/// that it does not have in this size stay as they are, and so do all heads without a training state.
 ///
 /// # Errors
 /// When the training state is damaged.
@@ -161,7 +161,7 @@ pub(crate) fn adopt_heads(policy: &Path, parameters: &mut Parameters) -> Result<
     };
     let bytes = fs::read(&path).map_err(io(&path))?;
     let tensors = Tensors::parse(&path, &bytes)?;
-    for parameter in parameters.list.iter_mut().filter(|parameter| parameter.is_of_training()) {
+    for parameter in parameters.list.iter_mut().filter(|parameter| !parameter.exported) {
         let learnt = tensors.find(&format!("ema/{}", parameter.spec.name));
         if let Some(values) = learnt.filter(|values| values.len() == parameter.values.len()) {
             parameter.values = values;
@@ -182,7 +182,7 @@ impl<'a> Tensors<'a> {
         Ok(Self { path, file: SafeTensors::deserialize(bytes).map_err(broken)? })
     }
 
-    /// The values of a tensor, which must be `expected` many if that is known.
+    /// The values of a tensor. If `expected` is known, it must be their number.
     fn read(&self, name: &str, expected: Option<usize>) -> Result<Vec<f32>> {
         let broken = |reason: String| TrainError::State { path: self.path.into(), reason };
         let values = self.find(name).ok_or_else(|| broken(format!("`{name}` is missing; {ANEW}")))?;

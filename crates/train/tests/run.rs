@@ -8,7 +8,9 @@ use robomamba_data::{DType, DatasetWriter, Feature, Features, Frame, Value, Writ
 use robomamba_model::{Checkpoint, Preset};
 use robomamba_policy::Image;
 use robomamba_runtime::Format;
-use robomamba_train::{Backbone, LossConfig, Metrics, Progress, RunOptions, TokenConfig, TrainConfig, TrainError, run};
+use robomamba_train::{
+    Backbone, LossConfig, Metrics, Progress, RunOptions, RunStart, TokenConfig, TrainConfig, TrainError, run,
+};
 use sha2::{Digest, Sha256};
 
 const SIZE: usize = 32;
@@ -131,7 +133,14 @@ fn trained(dir: &Path, out: &str, first: &str, change: impl FnOnce(&mut TrainCon
 fn train(config: &TrainConfig) -> Vec<Metrics> {
     run(config, &RunOptions { progress: Progress::Silent, ..RunOptions::default() }).unwrap();
     let log = fs::read_to_string(config.out.join("metrics.jsonl")).unwrap();
-    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    log.lines().filter(|line| !line.starts_with("{\"run\":")).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The headers of a log.
+fn starts(config: &TrainConfig) -> Vec<RunStart> {
+    let log = fs::read_to_string(config.out.join("metrics.jsonl")).unwrap();
+    let run = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap().get("run").cloned();
+    log.lines().filter_map(run).map(|run| serde_json::from_value(run).unwrap()).collect()
 }
 
 /// What was learnt, without the clock.
@@ -153,11 +162,17 @@ fn a_killed_run_continues_the_same_curve() {
     fs::create_dir_all(checkpoints.join(".000010.partial/training_state")).unwrap();
     std::os::unix::fs::symlink("000005", checkpoints.join("last")).unwrap();
     let log = fs::read_to_string(dir.path().join("whole/metrics.jsonl")).unwrap();
+    // A header and seven steps.
     let first_lines: Vec<_> = log.lines().take(8).collect();
     fs::write(killed.join("metrics.jsonl"), first_lines.join("\n") + "\n{\"step\":9,\"tot").unwrap();
 
     let continued = train(&config(dir.path(), "killed", 14));
     assert_eq!(curve(&continued), curve(&whole));
+    let headers = starts(&config(dir.path(), "killed", 14));
+    assert_eq!(headers.iter().map(|start| start.from_step).collect::<Vec<_>>(), [0, 5]);
+    assert_eq!((headers[1].data.len(), headers[1].episodes, headers[1].vision_threads), (1, 5, 2));
+    let kernels = robomamba_kernels::KernelChoice::current().to_string();
+    assert_eq!((&headers[1].kernels, headers[1].precision), (&kernels, robomamba_train::Precision::F32));
     let weights = |out: &str| {
         let last = dir.path().join(out).join("checkpoints/last/pretrained_model");
         Checkpoint::load(&last).unwrap().weights
@@ -182,7 +197,7 @@ fn copy(from: &Path, to: &Path) {
 fn a_tiny_set_is_learnt_by_heart() {
     let dir = tempfile::tempdir().unwrap();
     record(&dir.path().join("data"), 4, "observation.images.top");
-    // A head that chooses needs longer: it learns the plans and which one it is.
+    // A head with several modes needs longer: it also learns which mode is the right one.
     let cases = [("mamba", "mamba", 1, 150), ("transformer", "transformer", 1, 150), ("modes", "mamba", 3, 300)];
     for (name, backbone, n_mode, steps) in cases {
         let mut config = config(dir.path(), name, steps);
@@ -221,6 +236,21 @@ fn fine_tuning_starts_from_the_checkpoint() {
 }
 
 #[test]
+fn a_run_is_not_resumed_with_another_size() {
+    let dir = tempfile::tempdir().unwrap();
+    record(&dir.path().join("data"), 2, "observation.images.top");
+    let mut config = config(dir.path(), "run", 2);
+    config.output.checkpoint_every = 1;
+    train(&config);
+    let options = RunOptions { progress: Progress::Silent, ..RunOptions::default() };
+    config.preset = Preset::Tabletop;
+    let sizes = ["`model.action_head.chunk_size` is 4 in the checkpoint and 8 in the configuration", "`out`"];
+    assert_error(run(&config, &options), &sizes);
+    (config.preset, config.backbone) = (Preset::Nano, Backbone::Transformer);
+    assert_error(run(&config, &options), &["`model.backbone.", "in the checkpoint", "in the configuration"]);
+}
+
+#[test]
 fn mistakes_are_named() {
     let dir = tempfile::tempdir().unwrap();
     record(&dir.path().join("data"), 2, "observation.images.top");
@@ -255,7 +285,7 @@ fn mistakes_are_named() {
         },
         &["other", "observation.images.side", "observation.images.top"],
     );
-    fails(&|config| config.loss.pointing = -1.0, &["loss.pointing", "at least 0", "-1"]);
+    fails(&|config| config.loss.set_weight("pointing", -1.0).unwrap(), &["loss.pointing", "at least 0", "-1"]);
     fails(&|config| config.loss.action_beta = f32::NAN, &["loss.action_beta", "NaN"]);
     let quantile = |name: &str, value| [(name.to_string(), value)].into();
     fails(&|config| config.loss.action_quantiles = quantile("dx", 1.0), &["loss.action_quantiles", "between 0 and 1"]);
@@ -271,6 +301,16 @@ fn assert_error<T: std::fmt::Debug>(result: Result<T, TrainError>, expected: &[&
     for part in expected {
         assert!(message.contains(part), "`{part}` is missing in: {message}");
     }
+}
+
+/// Gives these auxiliary objectives a weight of 1.
+fn weigh(loss: &mut LossConfig, names: &[&str]) {
+    names.iter().for_each(|name| loss.set_weight(name, 1.0).unwrap());
+}
+
+/// Loss of an auxiliary objective.
+fn of(metrics: &Metrics, name: &str) -> f32 {
+    metrics.losses.objective(name).unwrap()
 }
 
 /// Learns from windows of two steps of moving squares what `weigh` gives a weight to.
@@ -290,8 +330,8 @@ fn learn(dir: &Path, steps: u64, weigh: impl Fn(&mut LossConfig)) -> Vec<Metrics
 #[test]
 fn a_query_learns_to_look_at_the_square() {
     let dir = tempfile::tempdir().unwrap();
-    let metrics = learn(dir.path(), 120, |loss| loss.grounding = 1.0);
-    let (first, last) = (metrics[0].losses.grounding, metrics[119].losses.grounding);
+    let metrics = learn(dir.path(), 120, |loss| weigh(loss, &["grounding"]));
+    let (first, last) = (of(&metrics[0], "grounding"), of(&metrics[119], "grounding"));
     // All 16 patches and 5 words alike cost ln 21 = 3.0; the mean entropy of the shares is the floor.
     assert!(first > 2.5 && last < 1.8, "cross-entropy {first} -> {last}");
 }
@@ -299,8 +339,8 @@ fn a_query_learns_to_look_at_the_square() {
 #[test]
 fn a_token_learns_to_tell_where_the_square_is() {
     let dir = tempfile::tempdir().unwrap();
-    let metrics = learn(dir.path(), 240, |loss| loss.pointing = 1.0);
-    let mean = |metrics: &[Metrics]| metrics.iter().map(|m| m.losses.pointing).sum::<f32>() / metrics.len() as f32;
+    let metrics = learn(dir.path(), 240, |loss| weigh(loss, &["pointing"]));
+    let mean = |metrics: &[Metrics]| metrics.iter().map(|m| of(m, "pointing")).sum::<f32>() / metrics.len() as f32;
     let (first, last) = (mean(&metrics[..10]), mean(&metrics[230..]));
     // Without looking, the best guess costs 0.22.
     assert!(first > 0.3 && last < 0.12, "{first} -> {last}");
@@ -309,9 +349,10 @@ fn a_token_learns_to_tell_where_the_square_is() {
 #[test]
 fn a_token_learns_to_tell_the_colour_of_the_square() {
     let dir = tempfile::tempdir().unwrap();
-    let metrics = learn(dir.path(), 240, |loss| loss.naming = 1.0);
-    let (first, last) = (metrics[0].losses.naming, metrics[239].losses.naming);
-    // Two of eight colours occur, as the row tells: nothing known costs ln 2 of each, the best guess without looking ln 2 of two.
+    let metrics = learn(dir.path(), 240, |loss| weigh(loss, &["naming"]));
+    let (first, last) = (of(&metrics[0], "naming"), of(&metrics[239], "naming"));
+    // Two of eight colours occur, and the row tells which. Without knowledge each costs ln 2; the best guess without
+    // looking costs ln 2 for two of them.
     assert!((first - 2f32.ln()).abs() < 0.05 && last < 0.5 * 2f32.ln() / 4.0, "{first} -> {last}");
 }
 
@@ -323,8 +364,8 @@ fn a_place_without_a_thing_has_no_colour_to_tell() {
         let dir = tempfile::tempdir().unwrap();
         record_things(&dir.path().join("data"), 4, "observation.images.top", thing);
         let mut config = config(dir.path(), "run", 2);
-        config.loss.naming = 1.0;
-        assert!(train(&config).iter().all(|metrics| metrics.losses.naming == 0.0 && metrics.losses.total.is_finite()));
+        weigh(&mut config.loss, &["naming"]);
+        assert!(train(&config).iter().all(|metrics| of(metrics, "naming") == 0.0 && metrics.losses.total.is_finite()));
     }
 }
 
@@ -335,33 +376,32 @@ fn a_place_without_a_thing_does_not_dilute_the_others() {
     record_things(&dir.path().join("data"), 8, "observation.images.top", every_second);
     let mut config = config(dir.path(), "run", 1);
     config.data[0].window = Some(2);
-    config.loss.naming = 1.0;
+    weigh(&mut config.loss, &["naming"]);
     // A mean over what is there: nothing known costs ln 2, where one over all places would give about half of that.
-    let naming = train(&config)[0].losses.naming;
+    let naming = of(&train(&config)[0], "naming");
     assert!((naming - 2f32.ln()).abs() < 0.05, "{naming}");
 }
 
 #[test]
 fn the_patches_learn_to_tell_the_square() {
     let dir = tempfile::tempdir().unwrap();
-    let metrics = learn(dir.path(), 240, |loss| loss.recognition = 1.0);
-    let (first, last) = (metrics[0].losses.recognition, metrics[239].losses.recognition);
+    let metrics = learn(dir.path(), 240, |loss| weigh(loss, &["recognition"]));
+    let (first, last) = (of(&metrics[0], "recognition"), of(&metrics[239], "recognition"));
     // Eight classes alike cost ln 8. The kind is always the same, but the colour follows from the row: without looking,
-    // the best guess of both costs ln 2 / 2 = 0.35, and the middle of a patch as the place about 0.2 more.
+    // the best guess of both costs ln 2 / 2 = 0.35. The middle of a patch as the place costs about 0.2 more.
     assert!((0.0..0.45).contains(&(first - 8f32.ln())) && last < 0.2, "{first} -> {last}");
 }
 
 #[test]
 fn heads_of_training_go_on_in_the_next_run() {
     let dir = tempfile::tempdir().unwrap();
-    let losses =
-        |Metrics { losses, .. }: &Metrics| [losses.auxiliary, losses.recognition, losses.pointing, losses.naming];
-    let weigh = |loss: &mut LossConfig| (loss.recognition, loss.pointing, loss.naming) = (1.0, 1.0, 1.0);
-    let first = learn(dir.path(), 240, weigh);
+    let losses = |metrics: &Metrics| ["auxiliary", "recognition", "pointing", "naming"].map(|name| of(metrics, name));
+    let heads = ["recognition", "pointing", "naming"];
+    let first = learn(dir.path(), 240, |loss| weigh(loss, &heads));
     let mut next = config(dir.path(), "next", 1);
     next.data[0].window = Some(2);
     next.initial_checkpoint = Some(dir.path().join("run/checkpoints/last/pretrained_model"));
-    weigh(&mut next.loss);
+    weigh(&mut next.loss, &heads);
     let with_heads = losses(&train(&next)[0]);
     // The same policy alone, as after a download.
     let alone = dir.path().join("alone");
@@ -376,8 +416,7 @@ fn heads_of_training_go_on_in_the_next_run() {
 #[test]
 fn what_has_no_weight_is_not_learnt() {
     let dir = tempfile::tempdir().unwrap();
-    let losses =
-        |Metrics { losses, .. }: &Metrics| [losses.grounding, losses.pointing, losses.naming, losses.recognition];
+    let losses = |metrics: &Metrics| ["grounding", "pointing", "naming", "recognition"].map(|name| of(metrics, name));
     assert!(learn(dir.path(), 3, |_| ()).iter().all(|metrics| losses(metrics) == [0.0; 4]));
 }
 
@@ -388,14 +427,14 @@ fn knowledge_that_is_missing_or_unusable_is_an_error() {
     let column = "observation.things.top";
     let expect = |expected: &[&str]| {
         let mut config = config(dir.path(), "run", 2);
-        config.loss.recognition = 1.0;
+        weigh(&mut config.loss, &["recognition"]);
         assert_error(run(&config, &RunOptions { progress: Progress::Silent, ..RunOptions::default() }), expected);
     };
-    let recorded = |names: &[&str], values: &[f32]| {
+    let recorded = |things: Feature, values: &[f32]| {
         fs::remove_dir_all(dir.path().join("data")).unwrap();
         let features = Features::default()
             .with("observation.images.top", Feature::image(SIZE, SIZE))
-            .with(column, Feature::vector(names.iter().copied()))
+            .with(column, things)
             .with("observation.state", Feature::vector(["x_m", "y_m"]))
             .with("action", Feature::vector(["dx", "dy"]));
         let recipe = serde_json::json!({});
@@ -412,38 +451,97 @@ fn knowledge_that_is_missing_or_unusable_is_an_error() {
         episode.save().unwrap();
         writer.finalize().unwrap();
     };
-    recorded(&["x", "y", "kind"], &[0.5, 0.5, 1.0]);
+    let things = || Feature::vector(["x", "y", "kind", "colour"]);
+    let classes = serde_json::json!({"classes": {"kind": ["disc", "square", "cross"], "colour": ["red", "blue"]}});
+    let described = || Feature { info: Some(classes.clone()), ..things() };
+    recorded(Feature::vector(["x", "y", "kind"]), &[0.5, 0.5, 1.0]);
     expect(&[column, "4 values per place", "found 3"]);
-    recorded(&["x", "y", "kind", "colour"], &[0.5, 0.5, 1.0, 8.0]);
-    expect(&["whole numbers from 0 to 7", "found 8"]);
-    recorded(&["x", "y", "kind", "colour"], &[0.5, 0.5, 0.5, 0.0]);
+    recorded(described(), &[0.5, 0.5, 1.0, 2.0]);
+    expect(&["colours", "whole numbers from 0 to 1", "found 2"]);
+    recorded(described(), &[0.5, 0.5, -1.0, 1.0]);
+    expect(&["kinds", "whole numbers from 0 to 2", "found -1"]);
+    recorded(things(), &[0.5, 0.5, 0.5, 0.0]);
     expect(&["whole numbers from 0 to 7", "found 0.5"]);
-    recorded(&["x", "y", "kind", "colour"], &[-1.0, -1.0, -1.0, -1.0]);
-    let weigh: [fn(&mut LossConfig); 3] =
-        [|loss| loss.grounding = 1.0, |loss| loss.pointing = 1.0, |loss| loss.naming = 1.0];
-    for (weigh, field) in weigh.into_iter().zip(["loss.grounding", "loss.pointing", "loss.naming"]) {
+    recorded(things(), &[-1.0, -1.0, -1.0, -1.0]);
+    for name in ["grounding", "pointing", "naming"] {
         let mut without = config(dir.path(), "run", 2);
-        weigh(&mut without.loss);
+        weigh(&mut without.loss, &[name]);
         let options = RunOptions { progress: Progress::Silent, ..RunOptions::default() };
-        assert_error(run(&without, &options), &[field, "observation.grounding"]);
+        assert_error(run(&without, &options), &[&format!("loss.{name}"), "observation.grounding"]);
+    }
+}
+
+#[test]
+fn class_counts_are_those_of_the_data() {
+    // Nobody has a description: the largest class that occurs tells how many there are, and no fewer than eight.
+    for (largest, n_colour) in [(1.0, 8), (7.0, 8), (9.0, 10)] {
+        let dir = tempfile::tempdir().unwrap();
+        let thing = |[x, y]: [f32; 2], colour| [x, y, KIND, if colour == 0.0 { 0.0 } else { largest }];
+        record_things(&dir.path().join("data"), 3, "observation.images.top", thing);
+        let mut config = config(dir.path(), "run", 1);
+        weigh(&mut config.loss, &["recognition", "naming"]);
+        train(&config);
+        let state = fs::read(config.out.join("checkpoints/last/training_state/optimizer_state.safetensors")).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&state).unwrap();
+        let len = |name: &str| tensors.tensor(&format!("weight/{name}.bias")).unwrap().shape()[0];
+        assert_eq!((len("recognition"), len("naming")), (8 + n_colour + 2, n_colour));
     }
 }
 
 #[test]
 fn the_committed_configurations_are_valid() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut checked = 0;
-    let entries = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
-    let trials = root.join("docs/trials");
-    let chains = entries(&trials).into_iter().filter(|path| path.is_dir());
-    for folder in [root.join("configs"), trials.clone()].into_iter().chain(chains) {
-        let paths = entries(&folder).into_iter();
-        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
-            TrainConfig::load(&path).unwrap_or_else(|error| panic!("{error}"));
-            checked += 1;
-        }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/tabletop");
+    let stages = ["1-frames", "2-driven", "3-together", "4-again", "5-alone", "6-last"];
+    for stage in stages {
+        let config = TrainConfig::load(&folder.join(stage).with_extension("toml")).unwrap_or_else(|e| panic!("{e}"));
+        // This comes from common.toml.
+        assert_eq!((config.preset, config.optimiser.clip_norm), (Preset::Tabletop, 1.0), "{stage}");
     }
-    assert!(checked >= 2, "{checked} configurations found");
+    let count = fs::read_dir(&folder).unwrap().count();
+    assert_eq!(count, stages.len() + 2, "every file is a stage or common to several");
+}
+
+/// Writes configuration files and loads the first.
+fn load_files(files: &[(&str, &str)]) -> Result<TrainConfig, TrainError> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    TrainConfig::load(&dir.path().join(files[0].0))
+}
+
+#[test]
+fn a_configuration_extends_others() {
+    let own = "extends = '../common.toml'\nout = 'run'\n[loss]\nauxiliary = 0.7\n[[data]]\npath = 'mine'";
+    let common = "extends = 'base/all.toml'\nseed = 5\nfrozen = ['text']\n[loss]\nauxiliary = 0.1\nconfidence = 0.3";
+    let all = "out = 'other'\nseed = 1\npreset = 'nano'\nfrozen = ['vision', 'text']\n[[data]]\npath = 'one'\n\
+               [[data]]\npath = 'two'\n[schedule]\nkind = 'steps'\nsteps = 3";
+    let config = load_files(&[("stages/own.toml", own), ("common.toml", common), ("base/all.toml", all)]).unwrap();
+    assert_eq!((config.out.to_str(), config.seed, config.preset), (Some("run"), 5, Preset::Nano));
+    let weight = |name| config.loss.weight(name).unwrap();
+    assert_eq!((weight("auxiliary"), weight("confidence")), (0.7, 0.3), "tables are merged key by key");
+    assert_eq!((config.data.len(), &*config.frozen), (1, &["text".to_string()][..]), "arrays are replaced as a whole");
+    // A run stores the resolved configuration.
+    assert!(!serde_json::to_string(&config).unwrap().contains("extends"));
+}
+
+#[test]
+fn mistakes_in_what_is_extended_are_named() {
+    let missing = load_files(&[("own.toml", "extends = 'none.toml'")]);
+    assert_error(missing, &["none.toml", "cannot be read", "`extends` in", "own.toml"]);
+    let circle = [("a.toml", "extends = 'b.toml'"), ("b.toml", "extends = 'c.toml'"), ("c.toml", "extends = 'b.toml'")];
+    assert_error(load_files(&circle), &["circle", "b.toml -> ", "c.toml -> "]);
+    assert_error(load_files(&[("a.toml", "extends = 'a.toml'")]), &["circle", "a.toml -> "]);
+    assert_error(
+        load_files(&[("a.toml", "extends = ['b.toml']")]),
+        &["a.toml", "`extends` must be the path of a file"],
+    );
+    let broken = [("a.toml", "extends = 'b.toml'"), ("b.toml", "seed = ")];
+    assert_error(load_files(&broken), &["b.toml", "seed ="]);
+    let unknown = [("a.toml", "extends = 'b.toml'\nout = 'run'"), ("b.toml", "[batch]\nmax_frame = 3")];
+    assert_error(load_files(&unknown), &["a.toml", "max_frame", "max_frames"]);
 }
 
 #[test]
@@ -470,7 +568,7 @@ fn frozen_encoders_see_every_step_once_and_learn_the_same() {
     let error = run(&changed, &RunOptions::default()).unwrap_err().to_string();
     assert!(error.contains("augment.contrast") && error.contains("frozen"), "{error}");
     let mut pointing = frozen("pointing");
-    pointing.loss.pointing = 1.0;
+    weigh(&mut pointing.loss, &["pointing"]);
     let error = run(&pointing, &RunOptions::default()).unwrap_err().to_string();
     assert!(error.contains("loss.pointing") && error.contains("frozen"), "{error}");
 }
@@ -531,7 +629,7 @@ fn known_tokens_are_kept_for_the_next_run() {
 }
 
 #[test]
-fn another_trunk_starts_on_trained_encoders() {
+fn another_backbone_starts_on_trained_encoders() {
     let dir = tempfile::tempdir().unwrap();
     record(&dir.path().join("data"), 4, "observation.images.top");
     train(&config(dir.path(), "mamba", 5));
@@ -563,9 +661,9 @@ fn a_head_that_chooses_starts_on_a_trained_policy() {
     let one = Checkpoint::load(&policy(dir.path(), "one")).unwrap();
     let (three, again) = (from("three", "one", Some(3)), from("again", "three", None));
     let shape = |checkpoint: &Checkpoint, name: &str| checkpoint.weights.shape(name).unwrap().to_vec();
-    let (logits, plans) = ("head.action.mode.weight", "head.action.fc3.weight");
+    let (logits, chunks) = ("head.action.mode.weight", "head.action.fc3.weight");
     assert_eq!(shape(&three, logits)[0], 3);
-    assert_eq!(shape(&three, plans)[0], 3 * shape(&one, plans)[0]);
+    assert_eq!(shape(&three, chunks)[0], 3 * shape(&one, chunks)[0]);
     let moved = |a: &Checkpoint, b: &Checkpoint, name: &str| {
         let values = a.weights.get(name).unwrap().iter().zip(b.weights.get(name).unwrap());
         values.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max) > 1e-6
@@ -574,8 +672,8 @@ fn a_head_that_chooses_starts_on_a_trained_policy() {
         assert!(!moved(&one, &three, name), "{name} starts with what was learnt");
     }
     assert!(
-        !moved(&three, &again, plans) && !moved(&three, &again, logits),
-        "the plans go on where no other number is asked for"
+        !moved(&three, &again, chunks) && !moved(&three, &again, logits),
+        "the modes continue where no other number is configured"
     );
 }
 
@@ -628,7 +726,7 @@ fn sizes_of_the_preset_are_changed_by_the_table_model() {
     // The same sizes go on, others are refused.
     train(&sized("small", 3, sizes));
     let other = run(&sized("small", 4, "[backbone]\nn_layer = 2"), &silent());
-    assert_error(other, &["its model is not the one of the configuration"]);
+    assert_error(other, &["n_layer", "choose another `out` folder"]);
     let unknown = run(&sized("new", 1, "[backbone]\nlayers = 2"), &silent());
     assert_error(unknown, &["`model.backbone.layers` must be one of", "n_layer"]);
     let mut fine_tuned = sized("tuned", 1, "[backbone]\nn_layer = 2");

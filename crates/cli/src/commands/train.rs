@@ -1,10 +1,9 @@
 //! `train`: a policy learns from recorded episodes.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::Args;
 use robomamba_train::{Progress, RunOptions, TrainConfig, run as train};
 use toml::{Table, Value};
@@ -50,23 +49,13 @@ pub fn run(args: TrainArgs) -> Result<()> {
 
 /// The configuration with the changes of the command line.
 fn config(args: &TrainArgs) -> Result<TrainConfig> {
-    let mut config = TrainConfig::load(&args.config)?;
-    if !args.changes.is_empty() {
-        config = changed(&args.config, &args.changes)?;
-    }
+    let mut config = TrainConfig::load_changed(&args.config, |table| {
+        args.changes.iter().try_for_each(|change| change.apply(table))
+    })?;
     if let Some(out) = &args.out {
         config.out.clone_from(out);
     }
     Ok(config)
-}
-
-fn changed(path: &Path, changes: &[Change]) -> Result<TrainConfig> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut table: Table = text.parse().with_context(|| path.display().to_string())?;
-    for change in changes {
-        change.apply(&mut table)?;
-    }
-    Value::Table(table).try_into().with_context(|| format!("{} with the values of --set", path.display()))
 }
 
 /// One `KEY=VALUE`; the key is a path with dots.

@@ -1,14 +1,14 @@
-//! The heads on the trunk's output.
+//! The heads on the backbone's output.
 
 use burn::tensor::Tensor;
 use robomamba_kernels::activation::Activation;
 
-use super::{linear, mlp};
+use super::layers::{linear, mlp};
 use crate::ops::{self, pointwise::activate};
 use crate::parameters::Scope;
 
-/// Normalised action chunks of all modes `[rows, n_mode * chunk_size * action_dim]`, and the logits of the modes `[rows, n_mode]` where
-/// there are several.
+/// Normalised action chunks of all modes `[rows, n_mode * chunk_size * action_dim]`. Several modes also have logits
+/// `[rows, n_mode]`.
 pub(crate) fn action(scope: &Scope, n_mode: usize, hidden: &Tensor<2>) -> (Tensor<2>, Option<Tensor<2>>) {
     let x = mlp(scope, ["fc1", "fc2"], hidden);
     let width = x.dims()[1];

@@ -1,27 +1,31 @@
-//! The Mamba trunk: `x + mixer(RMSNorm(x))` per block, names of state-spaces/mamba.
+//! The Mamba backbone: `x + mixer(RMSNorm(x))` per block, names of state-spaces/mamba.
 
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use robomamba_model::MambaConfig;
 
-use super::{linear_unbiased, rms_norm};
-use crate::ops::mixer::{BlockState, MixerShape, mixer};
+use super::batch::SequenceState;
+use super::layers::{linear_unbiased, rms_norm};
+use crate::ops::mixer::{MixerShape, MixerStart, mixer};
 use crate::ops::{self};
 use crate::parameters::Scope;
 
-/// The state of one sequence: one entry per block.
-pub(crate) type SequenceState = Vec<BlockState>;
+/// Steps of each sequence, and the state of each before its first step (zeros where absent).
+pub(crate) struct Sequences<'a> {
+    /// Steps of each sequence.
+    pub lengths: &'a Arc<[usize]>,
+    /// State of each sequence; may be shorter than `lengths`.
+    pub initial: &'a [Option<SequenceState>],
+}
 
-/// Runs `x` `[rows, d_model]`, sequences of `lengths` one after the other, through the trunk. `initial` holds
-/// the state of each sequence before its first step, zeros where it is absent; returned are those after the
-/// last.
+/// Runs `x` `[rows, d_model]`, the sequences one after the other, through the backbone. Also returns the state of each
+/// sequence after its last step.
 pub(crate) fn forward(
     config: &MambaConfig,
     scope: &Scope,
-    lengths: &Arc<[usize]>,
     mut x: Tensor<2>,
-    initial: &[Option<SequenceState>],
+    Sequences { lengths, initial }: Sequences,
 ) -> (Tensor<2>, Vec<SequenceState>) {
     let shape = MixerShape {
         lengths: Arc::clone(lengths),
@@ -39,7 +43,8 @@ pub(crate) fn forward(
         let before = |j: usize| Some(initial.get(j)?.as_ref()?[i].clone());
         let before = (0..lengths.len()).map(before).collect();
         let parameters = names.map(|name| block.input(name));
-        let (y, after) = mixer(scope.precision(), shape.clone(), before, ops::input(&xz), parameters);
+        let start = MixerStart { shape: shape.clone(), initial: before, precision: scope.precision() };
+        let (y, after) = mixer(start, ops::input(&xz), parameters);
         x = x + linear_unbiased(&block, "out_proj", &y);
         last.iter_mut().zip(after).for_each(|(state, block)| state.push(block));
     }

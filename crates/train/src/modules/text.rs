@@ -6,13 +6,13 @@ use burn::tensor::Tensor;
 use robomamba_kernels::attention::AttentionShape;
 use robomamba_model::TextConfig;
 
-use super::policy::Texts;
-use super::{layer_norm, linear, mlp};
+use super::batch::Texts;
+use super::layers::{layer_norm, linear, mlp};
 use crate::ops::attention::attention;
 use crate::ops::{self, rows::gather};
 use crate::parameters::Scope;
 
-/// Tokens `[n_instruction * n_word, hidden_size]`; rows past an instruction's length mean nothing.
+/// Tokens `[n_instruction * n_word, hidden_size]`; rows past an instruction's length are padding.
 pub(crate) fn forward(config: &TextConfig, scope: &Scope, texts: &Texts) -> Tensor<2> {
     let shape = AttentionShape {
         batch: texts.lengths.len(),

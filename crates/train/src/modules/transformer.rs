@@ -1,18 +1,18 @@
-//! The baseline trunk, `transformers.LlamaModel`: RMSNorm, rotary positions, causal attention, SwiGLU.
+//! The baseline backbone, `transformers.LlamaModel`: RMSNorm, rotary positions, causal attention, SwiGLU.
 //!
-//! A segment sees itself only; keys of an earlier segment of the same episode are not carried over.
+//! Attention stays within a segment: keys of an earlier segment of the episode are not carried over.
 
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use robomamba_model::TransformerConfig;
 
-use super::{linear_unbiased, rms_norm};
+use super::layers::{linear_unbiased, rms_norm};
 use crate::ops::attention::{Heads, causal_attention, rotate};
 use crate::ops::{self, pointwise::gated};
 use crate::parameters::Scope;
 
-/// Runs `x` `[rows, d_model]`, sequences of `lengths` one after the other, through the trunk.
+/// Runs `x` `[rows, d_model]`, sequences of `lengths` one after the other, through the backbone.
 pub(crate) fn forward(
     config: &TransformerConfig,
     scope: &Scope,

@@ -1,9 +1,8 @@
 //! The whole vision transformer as one operation.
 //!
-//! Vision is nine tenths of the arithmetic of training. Running it group of frames by group of frames, one
-//! group per core at a time, keeps the activations of a layer in that core's cache, and keeping the
-//! buffers from step to step avoids faulting in a gigabyte of fresh pages at every step. The backward pass is the
-//! chain rule written out:
+//! Vision is nine tenths of the arithmetic of training. Each core runs one group of frames at a time, so a layer's
+//! activations stay in its cache. Buffers are kept from step to step, because fresh pages of a gigabyte are costly.
+//! The backward pass is the chain rule written out:
 //!
 //! ```text
 //! x1 = x  + s1 * (attention(norm1(x)) Wo^T + bo)        s1, s2: DINOv2's layer scale, else absent
@@ -21,10 +20,10 @@ use robomamba_kernels::{Kernels, Rows, RowsMut, Threads};
 use robomamba_model::{ParamSpec, VisionConfig};
 
 use super::{Compute, Forward, FusedOp, Input, apply, kernels};
-use crate::gemm::{self, Precision, Write, add};
+use crate::gemm::{self, Layer as LinearLayer, Mode, Precision, Write, add};
 use crate::lanes::Lanes;
 
-/// Rows (tokens) of a group, about: few enough that a layer's activations fit the second-level cache.
+/// Approximate number of rows (tokens) of a group: a layer's activations fit the second-level cache.
 const GROUP_ROWS: usize = 520;
 
 /// A vision transformer that encodes frames on several lanes. Parameters come as one flat vector, in the
@@ -100,7 +99,7 @@ impl VisionEncoder {
             let network = Network::new(shared, parameters);
             let (mut grads, mut scratch) = (vec![0.0; parameters.len()], Scratch::default());
             for ((patches, grad), group) in items {
-                network.backward(patches, group, grad, &mut grads, &mut scratch);
+                network.backward(GroupPass { patches, group, grad }, &mut grads, &mut scratch);
             }
             grads
         });
@@ -202,6 +201,35 @@ struct Scratch {
     attention: AttentionScratch,
 }
 
+/// Inputs of the backward pass of a group.
+struct GroupPass<'a> {
+    patches: &'a [f32],
+    group: &'a Group,
+    /// Gradient of the group's patch tokens.
+    grad: &'a [f32],
+}
+
+/// Inputs of the backward pass of a linear layer or a norm.
+struct LayerPass<'a> {
+    range: &'a LinearRange,
+    /// Input of the forward pass.
+    x: &'a [f32],
+    /// Gradient of the output.
+    dy: &'a [f32],
+}
+
+/// Output of a branch before its layer scale, if it has one.
+struct Scaled<'a> {
+    range: &'a Option<Range<usize>>,
+    branch: &'a [f32],
+}
+
+/// A residual branch: its last linear layer and its layer scale.
+struct Branch<'a> {
+    projection: &'a LinearRange,
+    scale: &'a Option<Range<usize>>,
+}
+
 /// The network with its parameters, as one lane sees it.
 struct Network<'a> {
     config: &'a VisionConfig,
@@ -234,8 +262,7 @@ impl<'a> Network<'a> {
         let (n_token, d) = (self.config.n_token(), self.config.hidden_size);
         let rows = patches.len() / self.config.patch_dim() / self.config.n_patch() * n_token;
         let mut projected = Vec::new();
-        let projection = self.layout.projection.view(self.parameters);
-        self.linear(Write::Set, patches, projection, self.config.patch_dim(), &mut projected);
+        self.linear(Write::Set, &self.layout.projection, patches, &mut projected);
         let first = group.layers.first_mut().map_or(&mut group.last, |first| &mut first.x);
         let embedded = if self.layout.pre_norm.is_some() { &mut group.embedded } else { &mut *first };
         embedded.resize(rows * d, 0.0);
@@ -268,36 +295,30 @@ impl<'a> Network<'a> {
         }
         self.norm_forward(&layer.norm1, &a.x, &mut a.normed1);
         for (projection, out) in layer.qkv.iter().zip(&mut a.qkv) {
-            self.linear(Write::Set, &a.normed1, projection.view(self.parameters), d, out);
+            self.linear(Write::Set, projection, &a.normed1, out);
         }
         attention::forward(self.kernels, &self.attention_input(&a.qkv), RowsMut::new(&mut a.attended, d), scratch)
             .expect("the buffers were sized for the shape");
         a.x1.copy_from_slice(&a.x);
-        self.branch_forward(&a.attended, &layer.out, &layer.scale1, &mut a.branch1, &mut a.x1);
+        let branch = Branch { projection: &layer.out, scale: &layer.scale1 };
+        self.branch_forward(branch, &a.attended, &mut a.branch1, &mut a.x1);
         self.norm_forward(&layer.norm2, &a.x1, &mut a.normed2);
-        self.linear(Write::Set, &a.normed2, layer.fc1.view(self.parameters), d, &mut a.hidden);
+        self.linear(Write::Set, &layer.fc1, &a.normed2, &mut a.hidden);
         a.activated.resize(a.hidden.len(), 0.0);
         activation::forward(self.kernels, self.activation(), &a.hidden, &mut a.activated).expect("equal lengths");
         x2.copy_from_slice(&a.x1);
-        self.branch_forward(&a.activated, &layer.fc2, &layer.scale2, &mut a.branch2, x2);
+        let branch = Branch { projection: &layer.fc2, scale: &layer.scale2 };
+        self.branch_forward(branch, &a.activated, &mut a.branch2, x2);
     }
 
-    /// `sum += scale * (x W^T + b)`.
-    fn branch_forward(
-        &self,
-        x: &[f32],
-        projection: &LinearRange,
-        scale: &Option<Range<usize>>,
-        branch: &mut Vec<f32>,
-        sum: &mut Vec<f32>,
-    ) {
-        let n_in = x.len() / (sum.len() / self.config.hidden_size);
-        let Some(scale) = scale else {
-            return self.linear(Write::Add, x, projection.view(self.parameters), n_in, sum);
+    /// `sum += scale * (x W^T + b)`; `output` gets the product if there is a scale.
+    fn branch_forward(&self, branch: Branch, x: &[f32], output: &mut Vec<f32>, sum: &mut Vec<f32>) {
+        let Some(scale) = branch.scale else {
+            return self.linear(Write::Add, branch.projection, x, sum);
         };
-        self.linear(Write::Set, x, projection.view(self.parameters), n_in, branch);
+        self.linear(Write::Set, branch.projection, x, output);
         let scale = &self.parameters[scale.clone()];
-        for (sum, branch) in sum.chunks_exact_mut(scale.len()).zip(branch.chunks_exact(scale.len())) {
+        for (sum, branch) in sum.chunks_exact_mut(scale.len()).zip(output.chunks_exact(scale.len())) {
             sum.iter_mut().zip(branch).zip(scale).for_each(|((sum, x), scale)| *sum += x * scale);
         }
     }
@@ -316,7 +337,8 @@ impl<'a> Network<'a> {
     }
 
     /// Adds the gradient of this group to `grads`, laid out like the parameters.
-    fn backward(&self, patches: &[f32], group: &Group, grad: &[f32], grads: &mut [f32], scratch: &mut Scratch) {
+    fn backward(&self, pass: GroupPass, grads: &mut [f32], scratch: &mut Scratch) {
+        let GroupPass { patches, group, grad } = pass;
         self.finish_backward(&group.last, grad, grads, scratch);
         for (layer, activations) in self.layout.layers.iter().zip(&group.layers).rev() {
             self.mlp_backward(layer, activations, grads, scratch);
@@ -336,7 +358,10 @@ impl<'a> Network<'a> {
             let (class, patches) = dx.split_at_mut(skip);
             class.fill(0.0);
             match &self.layout.final_norm {
-                Some(norm) => self.norm_backward(norm, &tokens[skip..], grad, patches, grads, &mut scratch.d_norm),
+                Some(range) => {
+                    let pass = LayerPass { range, x: &tokens[skip..], dy: grad };
+                    self.norm_backward(pass, patches, grads, &mut scratch.d_norm);
+                }
                 None => patches.copy_from_slice(grad),
             }
         }
@@ -345,24 +370,28 @@ impl<'a> Network<'a> {
 
     /// Turns `dx` from the gradient of `x2` into that of `x1`.
     fn mlp_backward(&self, layer: &Layer, a: &LayerActivations, grads: &mut [f32], s: &mut Scratch) {
-        let d = self.config.hidden_size;
-        let d_branch = self.scale_backward(&layer.scale2, &a.branch2, &s.dx, grads, &mut s.d_branch);
-        let f = self.config.intermediate_size;
-        self.linear_backward(&layer.fc2, &a.activated, d_branch, f, Write::Set, grads, &mut s.d_activated);
+        let scaled = Scaled { range: &layer.scale2, branch: &a.branch2 };
+        let dy = self.scale_backward(scaled, &s.dx, grads, &mut s.d_branch);
+        let pass = LayerPass { range: &layer.fc2, x: &a.activated, dy };
+        self.linear_backward(pass, Write::Set, grads, &mut s.d_activated);
         s.d_hidden.resize(a.hidden.len(), 0.0);
         activation::backward(self.kernels, self.activation(), (&a.hidden, &s.d_activated), &mut s.d_hidden)
             .expect("equal lengths");
-        self.linear_backward(&layer.fc1, &a.normed2, &s.d_hidden, d, Write::Set, grads, &mut s.d_normed);
+        let pass = LayerPass { range: &layer.fc1, x: &a.normed2, dy: &s.d_hidden };
+        self.linear_backward(pass, Write::Set, grads, &mut s.d_normed);
         s.d_attended.resize(s.dx.len(), 0.0);
-        self.norm_backward(&layer.norm2, &a.x1, &s.d_normed, &mut s.d_attended, grads, &mut s.d_norm);
+        let pass = LayerPass { range: &layer.norm2, x: &a.x1, dy: &s.d_normed };
+        self.norm_backward(pass, &mut s.d_attended, grads, &mut s.d_norm);
         add(&mut s.dx, &s.d_attended);
     }
 
     /// Turns `dx` from the gradient of `x1` into that of `x`.
     fn attention_backward(&self, layer: &Layer, a: &LayerActivations, grads: &mut [f32], s: &mut Scratch) {
         let d = self.config.hidden_size;
-        let d_branch = self.scale_backward(&layer.scale1, &a.branch1, &s.dx, grads, &mut s.d_branch);
-        self.linear_backward(&layer.out, &a.attended, d_branch, d, Write::Set, grads, &mut s.d_attended);
+        let scaled = Scaled { range: &layer.scale1, branch: &a.branch1 };
+        let dy = self.scale_backward(scaled, &s.dx, grads, &mut s.d_branch);
+        let pass = LayerPass { range: &layer.out, x: &a.attended, dy };
+        self.linear_backward(pass, Write::Set, grads, &mut s.d_attended);
         for buffer in &mut s.d_qkv {
             buffer.resize(a.x.len(), 0.0);
         }
@@ -375,20 +404,22 @@ impl<'a> Network<'a> {
             &mut s.attention,
         )
         .expect("the buffers were sized for the shape");
-        for (i, (projection, d_out)) in layer.qkv.iter().zip(&s.d_qkv).enumerate() {
+        for (i, (range, dy)) in layer.qkv.iter().zip(&s.d_qkv).enumerate() {
             let write = if i == 0 { Write::Set } else { Write::Add };
-            self.linear_backward(projection, &a.normed1, d_out, d, write, grads, &mut s.d_normed);
+            self.linear_backward(LayerPass { range, x: &a.normed1, dy }, write, grads, &mut s.d_normed);
         }
-        self.norm_backward(&layer.norm1, &a.x, &s.d_normed, &mut s.d_attended, grads, &mut s.d_norm);
+        let pass = LayerPass { range: &layer.norm1, x: &a.x, dy: &s.d_normed };
+        self.norm_backward(pass, &mut s.d_attended, grads, &mut s.d_norm);
         add(&mut s.dx, &s.d_attended);
     }
 
     fn embed_backward(&self, patches: &[f32], group: &Group, grads: &mut [f32], s: &mut Scratch) {
         let (n_token, n_patch, d) = (self.config.n_token(), self.config.n_patch(), self.config.hidden_size);
         let mut dx = std::mem::take(&mut s.dx);
-        if let Some(pre_norm) = &self.layout.pre_norm {
+        if let Some(range) = &self.layout.pre_norm {
             s.d_attended.resize(dx.len(), 0.0);
-            self.norm_backward(pre_norm, &group.embedded, &dx, &mut s.d_attended, grads, &mut s.d_norm);
+            let pass = LayerPass { range, x: &group.embedded, dy: &dx };
+            self.norm_backward(pass, &mut s.d_attended, grads, &mut s.d_norm);
             std::mem::swap(&mut dx, &mut s.d_attended);
         }
         s.d_normed.clear();
@@ -401,30 +432,19 @@ impl<'a> Network<'a> {
             s.d_normed.extend_from_slice(patches);
         }
         let projection = &self.layout.projection;
-        gemm::backward_weight(
-            self.precision,
-            Write::Add,
-            &s.d_normed,
-            patches,
-            self.config.patch_dim(),
-            &mut grads[projection.weight.clone()],
-        );
-        if let Some(bias) = &projection.bias {
-            gemm::backward_bias(Write::Add, &s.d_normed, &mut grads[bias.clone()]);
-        }
+        self.parameters_backward(&LayerPass { range: projection, x: patches, dy: &s.d_normed }, grads);
         s.dx = dx;
     }
 
     /// The gradient of a branch before its layer scale; `dx` itself without one.
     fn scale_backward<'b>(
         &self,
-        scale: &Option<Range<usize>>,
-        branch: &[f32],
+        scaled: Scaled,
         dx: &'b [f32],
         grads: &mut [f32],
         d_branch: &'b mut Vec<f32>,
     ) -> &'b [f32] {
-        let Some(range) = scale else { return dx };
+        let Scaled { range: Some(range), branch } = scaled else { return dx };
         let (scale, d_scale) = (&self.parameters[range.clone()], &mut grads[range.clone()]);
         d_branch.resize(dx.len(), 0.0);
         let rows = dx.chunks_exact(scale.len()).zip(branch.chunks_exact(scale.len()));
@@ -437,29 +457,29 @@ impl<'a> Network<'a> {
         d_branch
     }
 
-    fn linear(&self, write: Write, x: &[f32], weights: (&[f32], Option<&[f32]>), n_in: usize, y: &mut Vec<f32>) {
-        let n_out = weights.0.len() / n_in;
-        y.resize(x.len() / n_in * n_out, 0.0);
-        gemm::forward(self.precision, write, x, weights, n_in, y);
+    fn mode(&self, write: Write) -> Mode {
+        Mode { precision: self.precision, write }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the operands of one product and where its three results go")]
-    fn linear_backward(
-        &self,
-        range: &LinearRange,
-        x: &[f32],
-        dy: &[f32],
-        n_in: usize,
-        write: Write,
-        grads: &mut [f32],
-        dx: &mut Vec<f32>,
-    ) {
-        gemm::backward_weight(self.precision, Write::Add, dy, x, n_in, &mut grads[range.weight.clone()]);
+    fn linear(&self, write: Write, range: &LinearRange, x: &[f32], y: &mut Vec<f32>) {
+        let layer = range.layer(self.parameters);
+        y.resize(x.len() / layer.n_in * layer.n_out(), 0.0);
+        gemm::forward(self.mode(write), layer, x, y);
+    }
+
+    /// Adds the gradients of weight and bias to `grads`; `write` says what becomes of the values in `dx`.
+    fn linear_backward(&self, pass: LayerPass, write: Write, grads: &mut [f32], dx: &mut Vec<f32>) {
+        self.parameters_backward(&pass, grads);
+        dx.resize(pass.x.len(), 0.0);
+        gemm::backward_input(self.mode(write), pass.range.layer(self.parameters), pass.dy, dx);
+    }
+
+    /// Adds the gradients of weight and bias of a linear layer to `grads`.
+    fn parameters_backward(&self, &LayerPass { range, x, dy }: &LayerPass, grads: &mut [f32]) {
+        gemm::backward_weight(self.mode(Write::Add), range.n_in, [dy, x], &mut grads[range.weight.clone()]);
         if let Some(bias) = &range.bias {
             gemm::backward_bias(Write::Add, dy, &mut grads[bias.clone()]);
         }
-        dx.resize(x.len(), 0.0);
-        gemm::backward_input(self.precision, write, dy, &self.parameters[range.weight.clone()], n_in, dx);
     }
 
     fn norm_forward(&self, range: &LinearRange, x: &[f32], y: &mut [f32]) {
@@ -469,15 +489,8 @@ impl<'a> Network<'a> {
     }
 
     /// Overwrites `dx` and adds the gradients of weight and bias; `d_norm` is scratch for the two.
-    fn norm_backward(
-        &self,
-        range: &LinearRange,
-        x: &[f32],
-        dy: &[f32],
-        dx: &mut [f32],
-        grads: &mut [f32],
-        d_norm: &mut Vec<f32>,
-    ) {
+    fn norm_backward(&self, pass: LayerPass, dx: &mut [f32], grads: &mut [f32], d_norm: &mut Vec<f32>) {
+        let LayerPass { range, x, dy } = pass;
         let norm = self.norm(range);
         let (width, rows) = (norm.width(), x.len() / norm.width());
         d_norm.resize(2 * width, 0.0);
@@ -490,7 +503,7 @@ impl<'a> Network<'a> {
     }
 
     fn norm(&self, range: &LinearRange) -> Norm<'_> {
-        let (weight, bias) = range.view(self.parameters);
+        let LinearLayer { weight, bias, .. } = range.layer(self.parameters);
         Norm { kind: NormKind::Layer, weight, bias, eps: self.config.layer_norm_eps }
     }
 
@@ -515,7 +528,11 @@ impl<'a> Network<'a> {
     }
 
     fn activation(&self) -> Activation {
-        crate::modules::activation(self.config.kind.activation())
+        match self.config.kind.activation() {
+            robomamba_model::Activation::Gelu => Activation::Gelu,
+            robomamba_model::Activation::GeluTanh => Activation::GeluTanh,
+            robomamba_model::Activation::QuickGelu => Activation::GeluQuick,
+        }
     }
 }
 
@@ -524,11 +541,14 @@ impl<'a> Network<'a> {
 struct LinearRange {
     weight: Range<usize>,
     bias: Option<Range<usize>>,
+    /// Width of a matrix's input; 1 for a norm.
+    n_in: usize,
 }
 
 impl LinearRange {
-    fn view<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], Option<&'a [f32]>) {
-        (&parameters[self.weight.clone()], self.bias.clone().map(|bias| &parameters[bias]))
+    fn layer<'a>(&self, parameters: &'a [f32]) -> LinearLayer<'a> {
+        let bias = self.bias.clone().map(|bias| &parameters[bias]);
+        LinearLayer { weight: &parameters[self.weight.clone()], bias, n_in: self.n_in }
     }
 }
 
@@ -569,8 +589,9 @@ impl Layout {
             .collect();
         let find = |name: &str| ranges.iter().find(|(other, _)| other == name).map(|(_, range)| range.clone());
         let linear = |name: &str| {
-            let weight = find(&format!("{name}.weight"))?;
-            Some(LinearRange { weight, bias: find(&format!("{name}.bias")) })
+            let spec = specs.iter().find(|spec| spec.name.strip_suffix(".weight") == Some(name))?;
+            let n_in = spec.shape[1..].iter().product();
+            Some(LinearRange { weight: find(&spec.name)?, bias: find(&format!("{name}.bias")), n_in })
         };
         let known =
             |range: Option<LinearRange>| range.expect("the model crate lists every parameter of its configuration");

@@ -5,28 +5,21 @@ use rayon::iter::ParallelIterator;
 use robomamba_kernels::activation::{self, Activation};
 
 use super::{Forward, FusedOp, Input, apply, kernels};
-use crate::gemm::{self, Precision, Write};
+use crate::gemm::{self, Layer, Mode, Precision, Write};
 
-/// `y = x W^T + bias`: `x` `[rows, n_in]`, `weight` `[n_out, n_in]`, `bias` `[n_out]`.
-pub(crate) fn linear(precision: Precision, x: Input, weight: Input, bias: Input, n_in: usize) -> Tensor<2> {
-    apply(Linear { n_in, precision }, [x, weight, bias])
+/// `y = x W^T + bias` for inputs `[x, W, bias]`: `x` `[rows, n_in]`, `W` `[n_out, n_in]`, `bias` `[n_out]`.
+pub(crate) fn linear(precision: Precision, n_in: usize, inputs: [Input; 3]) -> Tensor<2> {
+    apply(Linear { n_in, precision }, inputs)
 }
 
-/// [`linear`] without a bias.
-pub(crate) fn linear_unbiased(precision: Precision, x: Input, weight: Input, n_in: usize) -> Tensor<2> {
-    apply(Linear { n_in, precision }, [x, weight])
+/// `y = x W^T` for inputs `[x, W]`.
+pub(crate) fn linear_unbiased(precision: Precision, n_in: usize, inputs: [Input; 2]) -> Tensor<2> {
+    apply(Linear { n_in, precision }, inputs)
 }
 
-/// `y = f(x W1^T + b1) W2^T + b2` with `parameters` `[W1, b1, W2, b2]`, `W1` `[n_hidden, n_in]`.
-pub(crate) fn mlp(
-    precision: Precision,
-    x: Input,
-    parameters: [Input; 4],
-    n_in: usize,
-    activation: Activation,
-) -> Tensor<2> {
-    let [w1, b1, w2, b2] = parameters;
-    apply(Mlp { n_in, activation, precision }, [x, w1, b1, w2, b2])
+/// `y = f(x W1^T + b1) W2^T + b2` for inputs `[x, W1, b1, W2, b2]`: `W1` `[n_hidden, n_in]`.
+pub(crate) fn mlp(precision: Precision, n_in: usize, activation: Activation, inputs: [Input; 5]) -> Tensor<2> {
+    apply(Mlp { n_in, activation, precision }, inputs)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,24 +29,32 @@ struct Linear {
 }
 
 impl Linear {
+    fn mode(&self) -> Mode {
+        Mode { precision: self.precision, write: Write::Set }
+    }
+
+    fn layer<'a>(&self, weight: &'a [f32], bias: Option<&'a [f32]>) -> Layer<'a> {
+        Layer { weight, bias, n_in: self.n_in }
+    }
+
     fn run(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Forward<2, ()> {
         let (rows, n_out) = (x.len() / self.n_in, weight.len() / self.n_in);
         let mut output = vec![0.0; rows * n_out];
-        gemm::forward(self.precision, Write::Set, x, (weight, bias), self.n_in, &mut output);
+        gemm::forward(self.mode(), self.layer(weight, bias), x, &mut output);
         Forward { output, shape: [rows, n_out], saved: () }
     }
 
     fn grad_input(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
         let n_out = weight.len() / self.n_in;
         let mut dx = vec![0.0; grad.len() / n_out * self.n_in];
-        gemm::backward_input(self.precision, Write::Set, grad, weight, self.n_in, &mut dx);
+        gemm::backward_input(self.mode(), self.layer(weight, None), grad, &mut dx);
         dx
     }
 
     fn grad_weight(&self, x: &[f32], grad: &[f32], len: usize) -> Vec<f32> {
-        // Weights are long, and one thread would fill them with zeros while the others wait.
+        // In parallel: weights are long, and the other threads would wait for one that fills them with zeros.
         let mut dw: Vec<f32> = rayon::iter::repeat_n(0.0, len).collect();
-        gemm::backward_weight(self.precision, Write::Set, grad, x, self.n_in, &mut dw);
+        gemm::backward_weight(self.mode(), self.n_in, [grad, x], &mut dw);
         dw
     }
 }
@@ -105,6 +106,13 @@ struct Mlp {
     precision: Precision,
 }
 
+impl Mlp {
+    /// The layers before and after the activation.
+    fn layers(&self, n_hidden: usize) -> [Linear; 2] {
+        [self.n_in, n_hidden].map(|n_in| Linear { n_in, precision: self.precision })
+    }
+}
+
 /// The hidden layer before and after the activation, `[rows, n_hidden]` each.
 #[derive(Clone, Debug)]
 struct Hidden {
@@ -116,14 +124,12 @@ impl FusedOp<5, 2> for Mlp {
     type Saved = Hidden;
 
     fn forward(&self, [x, w1, b1, w2, b2]: [&[f32]; 5]) -> Forward<2, Hidden> {
-        let (rows, n_hidden, n_out) = (x.len() / self.n_in, b1.len(), b2.len());
-        let mut before = vec![0.0; rows * n_hidden];
-        gemm::forward(self.precision, Write::Set, x, (w1, Some(b1)), self.n_in, &mut before);
+        let [inner, outer] = self.layers(b1.len());
+        let before = inner.run(x, w1, Some(b1)).output;
         let mut after = vec![0.0; before.len()];
         activation::forward(kernels(), self.activation, &before, &mut after).expect("equal lengths");
-        let mut output = vec![0.0; rows * n_out];
-        gemm::forward(self.precision, Write::Set, &after, (w2, Some(b2)), n_hidden, &mut output);
-        Forward { output, shape: [rows, n_out], saved: Hidden { before: before.into(), after: after.into() } }
+        let Forward { output, shape, .. } = outer.run(&after, w2, Some(b2));
+        Forward { output, shape, saved: Hidden { before: before.into(), after: after.into() } }
     }
 
     fn backward(
@@ -133,8 +139,7 @@ impl FusedOp<5, 2> for Mlp {
         grad: &[f32],
         wanted: [bool; 5],
     ) -> [Option<Vec<f32>>; 5] {
-        let outer = Linear { n_in: b1.len(), precision: self.precision };
-        let inner = Linear { n_in: self.n_in, precision: self.precision };
+        let [inner, outer] = self.layers(b1.len());
         let d_after = outer.grad_input(w2, grad);
         let mut d_before = vec![0.0; d_after.len()];
         activation::backward(kernels(), self.activation, (&hidden.before, &d_after), &mut d_before)

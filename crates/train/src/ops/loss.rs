@@ -26,9 +26,9 @@ pub(crate) fn smooth_pinball(prediction: Input, target: Target, pinball: Pinball
     apply(SmoothPinball { target, pinball }, [prediction])
 }
 
-/// [`smooth_l1`] with the terms of element `i` multiplied by `2 q` where the prediction is too low and by `2 (1 - q)` where it
-/// is too high, `q = quantiles[i % quantiles.len()]`: draws to that quantile of the target instead of its median (the
-/// pinball loss of Koenker and Bassett, 1978).
+/// The pinball loss (Koenker and Bassett, 1978), smoothed like [`smooth_l1`]: draws to a quantile `q` of the target
+/// instead of its median. The factor of a term is `2 q` where the prediction is too low, else `2 (1 - q)`. Element `i`
+/// has `q = quantiles[i % quantiles.len()]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Pinball {
     /// Transition from quadratic to linear.

@@ -1,7 +1,7 @@
 //! The inside of a Mamba block between `in_proj` and `out_proj` as one operation.
 //!
-//! Gu and Dao, arXiv 2312.00752, figure 3; upstream `mamba_inner_fn` in state-spaces/mamba, from which the
-//! layout departs: rows are steps, `[rows, width]`, of sequences of different lengths one after the other.
+//! Gu and Dao, arXiv 2312.00752, figure 3; `mamba_inner_fn` in state-spaces/mamba. The layout differs from upstream:
+//! rows are steps, `[rows, width]`, of sequences of different lengths, one after the other.
 //!
 //! ```text
 //! (x, z)          = xz                              [rows, d_inner] each
@@ -23,10 +23,9 @@ use robomamba_kernels::scan::{
 use robomamba_kernels::{Kernels, Rows, RowsMut, Threads};
 
 use super::{Forward, FusedOp, Input, apply, kernels};
-use crate::gemm::{self, Precision, Write, add};
+use crate::gemm::{self, Layer, Mode, Precision, Write, add};
 
-/// Sizes of a mixer. The sequences lie one after the other in the rows, each with a length of its own, so
-/// that nothing is padded.
+/// Sizes of a mixer. The sequences lie one after the other in the rows, each with its own length, without padding.
 #[derive(Clone, Debug)]
 pub(crate) struct MixerShape {
     /// Steps of each sequence, at least one; their sum is the number of rows.
@@ -53,15 +52,20 @@ pub(crate) struct BlockState {
 /// Parameters in the order `conv1d.weight, conv1d.bias, x_proj.weight, dt_proj.weight, dt_proj.bias, A_log, D`.
 pub(crate) type MixerParameters = [Input; 7];
 
-/// Runs the mixer over `xz` `[rows, 2 * d_inner]`, each sequence from its own state in `initial` (zeros where
-/// absent), through which no gradient flows. Returns `[rows, d_inner]` and the state of each sequence after its last step.
-pub(crate) fn mixer(
-    precision: Precision,
-    shape: MixerShape,
-    initial: Vec<Option<BlockState>>,
-    xz: Input,
-    parameters: MixerParameters,
-) -> (Tensor<2>, Vec<BlockState>) {
+/// Sizes and states that a mixer starts from.
+pub(crate) struct MixerStart {
+    /// Sizes.
+    pub shape: MixerShape,
+    /// State of each sequence before its first step (zeros where absent), through which no gradient flows.
+    pub initial: Vec<Option<BlockState>>,
+    /// Number format of the products.
+    pub precision: Precision,
+}
+
+/// Runs the mixer over `xz` `[rows, 2 * d_inner]`. Returns `[rows, d_inner]`, and the state of each sequence after its
+/// last step.
+pub(crate) fn mixer(start: MixerStart, xz: Input, parameters: MixerParameters) -> (Tensor<2>, Vec<BlockState>) {
+    let MixerStart { shape, initial, precision } = start;
     let last = Arc::new(Mutex::new(Vec::new()));
     let [conv_w, conv_b, x_proj, dt_w, dt_b, a_log, d] = parameters;
     let op = Mixer { precision, shape, initial: initial.into(), last: Arc::clone(&last) };
@@ -100,7 +104,7 @@ impl MixerShape {
         self.dt_rank + 2 * self.d_state
     }
 
-    /// The sequences in at most [`N_SHARE`] runs of about as many each.
+    /// The sequences in at most [`N_SHARE`] runs of about equal count.
     fn shares(&self) -> Vec<Share> {
         let count = self.lengths.len().div_ceil(N_SHARE).max(1);
         let mut row = 0;
@@ -135,7 +139,7 @@ impl MixerShape {
     }
 }
 
-/// Into so many shares sequences are divided whatever the number of threads, so that sums are the same to the bit.
+/// Largest number of shares. It does not depend on the number of threads, so sums are reproducible to the bit.
 const N_SHARE: usize = 16;
 
 /// Consecutive sequences that one thread handles.
@@ -148,14 +152,14 @@ struct Share {
 /// A sequence of a share.
 #[derive(Clone, Copy, Debug)]
 struct Span {
-    /// Its number among all sequences.
+    /// Its index among all sequences.
     sequence: usize,
     /// Its first row among those of the share.
     start: usize,
     len: usize,
 }
 
-/// Handles every share: on a thread each if there are enough of them, else one by one on all threads.
+/// Runs `work` on every share: one thread each if there are enough shares, else one share at a time on all threads.
 fn for_shares<T: Send, R: Send>(shares: Vec<T>, work: impl Fn(Kernels, T) -> R + Sync) -> Vec<R> {
     if shares.len() < 2 * rayon::current_num_threads() {
         return shares.into_iter().map(|share| work(kernels(), share)).collect();
@@ -195,7 +199,7 @@ impl Mixer {
     fn conv_input<'a>(
         &'a self,
         xz: &'a [f32],
-        (weight, bias): (&'a [f32], &'a [f32]),
+        ConvParams { weight, bias }: ConvParams<'a>,
         Span { sequence, start, len }: Span,
     ) -> ConvInput<'a> {
         let width = 2 * self.shape.d_inner;
@@ -225,13 +229,17 @@ impl Mixer {
         }
     }
 
+    fn mode(&self, write: Write) -> Mode {
+        Mode { precision: self.precision, write }
+    }
+
     /// The step size's input `[rows, dt_rank]` out of `projected`.
     fn low_rank(&self, projected: &[f32]) -> Vec<f32> {
         projected.chunks_exact(self.shape.n_projected()).flat_map(|row| &row[..self.shape.dt_rank]).copied().collect()
     }
 
     /// The convolution of every sequence, `[rows, d_inner]`; its state after the last step goes into `last`.
-    fn conv_forward(&self, xz: &[f32], parameters: (&[f32], &[f32]), last: &mut [BlockState]) -> Vec<f32> {
+    fn conv_forward(&self, xz: &[f32], params: ConvParams, last: &mut [BlockState]) -> Vec<f32> {
         let (shares, d_inner) = (self.shape.shares(), self.shape.d_inner);
         let mut u = vec![0.0; self.shape.rows() * d_inner];
         let work = cut(&shares, &mut u, d_inner).into_iter().zip(cut_sequences(&shares, last)).zip(&shares).collect();
@@ -240,7 +248,7 @@ impl Mixer {
             for (span, last) in self.shape.spans(share).zip(last) {
                 let y = RowsMut::new(&mut u[span.start * d_inner..], d_inner);
                 let output = ConvOutput { y, state_last: &mut last.conv };
-                conv1d::forward(kernels, &self.conv_input(xz, parameters, span), output).expect("matching shapes");
+                conv1d::forward(kernels, &self.conv_input(xz, params, span), output).expect("matching shapes");
             }
         });
         u
@@ -271,16 +279,10 @@ impl Mixer {
         (y, checkpoints.into_iter().flatten().collect())
     }
 
-    /// Gradients with respect to `u`, `delta`, `B`, `C` and the parameters of the scan; that of `z` goes
-    /// into the second half of `d_xz`.
-    fn scan_backward(
-        &self,
-        reads: ScanReads,
-        checkpoints: &[ScanCheckpoints],
-        params: ScanParams,
-        grad: &[f32],
-        d_xz: &mut [f32],
-    ) -> ScanGradients {
+    /// Gradients with respect to `u`, `delta`, `B`, `C` and the parameters of the scan. The gradient of `z` goes into
+    /// the second half of `d_xz`.
+    fn scan_backward(&self, pass: ScanPass, grad: &[f32], d_xz: &mut [f32]) -> ScanGradients {
+        let ScanPass { reads, checkpoints, params } = pass;
         let (shares, d_inner) = (self.shape.shares(), self.shape.d_inner);
         let mut all = ScanGradients::zeros(&self.shape);
         let mut rows = all.cut(&shares, self.shape.d_state);
@@ -305,16 +307,10 @@ impl Mixer {
     }
 
     /// Gradients with respect to weight and bias of the convolution; that of `x` goes into the first half of `d_xz`.
-    fn conv_backward(
-        &self,
-        xz: &[f32],
-        parameters: (&[f32], &[f32]),
-        d_u: &[f32],
-        d_xz: &mut [f32],
-    ) -> (Vec<f32>, Vec<f32>) {
+    fn conv_backward(&self, xz: &[f32], params: ConvParams, d_u: &[f32], d_xz: &mut [f32]) -> (Vec<f32>, Vec<f32>) {
         let (shares, d_inner) = (self.shape.shares(), self.shape.d_inner);
         let width = 2 * d_inner;
-        let zeros = || [parameters.0, parameters.1].map(|p| vec![0.0; p.len()]);
+        let zeros = || [params.weight, params.bias].map(|p| vec![0.0; p.len()]);
         let work = cut(&shares, d_xz, width).into_iter().zip(&shares).collect();
         let sums = for_shares(work, |kernels, (d_xz, share): (&mut [f32], &Share)| {
             let ([mut weight, mut bias], [mut part_weight, mut part_bias]) = (zeros(), zeros());
@@ -327,7 +323,7 @@ impl Mixer {
                     state: None,
                 };
                 let y = Rows::new(&d_u[span.start * d_inner..], d_inner);
-                let input = self.conv_input(xz, parameters, span);
+                let input = self.conv_input(xz, params, span);
                 conv1d::backward(kernels, &input, ConvGradOutput { y, state_last: None }, grads)
                     .expect("matching shapes");
                 add(&mut weight, &part_weight);
@@ -342,6 +338,25 @@ impl Mixer {
         }
         (weight, bias)
     }
+}
+
+/// A linear layer without a bias.
+fn unbiased(weight: &[f32], n_in: usize) -> Layer<'_> {
+    Layer { weight, bias: None, n_in }
+}
+
+/// Weight `[d_inner, d_conv]` and bias `[d_inner]` of the convolution.
+#[derive(Clone, Copy)]
+struct ConvParams<'a> {
+    weight: &'a [f32],
+    bias: &'a [f32],
+}
+
+/// What the backward pass of the scan reads.
+struct ScanPass<'a> {
+    reads: ScanReads<'a>,
+    checkpoints: &'a [ScanCheckpoints],
+    params: ScanParams<'a>,
 }
 
 /// The states of the sequences of each share.
@@ -436,11 +451,11 @@ impl FusedOp<8, 2> for Mixer {
         let MixerShape { d_inner, dt_rank, .. } = self.shape;
         let rows = self.shape.rows();
         let mut last: Vec<_> = self.initial.iter().map(|_| self.shape.zero_state()).collect();
-        let u = self.conv_forward(xz, (conv_w, conv_b), &mut last);
+        let u = self.conv_forward(xz, ConvParams { weight: conv_w, bias: conv_b }, &mut last);
         let mut projected = vec![0.0; rows * self.shape.n_projected()];
-        gemm::forward(self.precision, Write::Set, &u, (x_proj, None), d_inner, &mut projected);
+        gemm::forward(self.mode(Write::Set), unbiased(x_proj, d_inner), &u, &mut projected);
         let mut delta = vec![0.0; rows * d_inner];
-        gemm::forward(self.precision, Write::Set, &self.low_rank(&projected), (dt_w, None), dt_rank, &mut delta);
+        gemm::forward(self.mode(Write::Set), unbiased(dt_w, dt_rank), &self.low_rank(&projected), &mut delta);
         let reads = ScanReads { xz, u: &u, projected: &projected, delta: &delta };
         let params = ScanParams { a_log, d, dt_bias: dt_b };
         let (output, checkpoints) = self.scan_forward(reads, params, &mut last);
@@ -461,12 +476,12 @@ impl FusedOp<8, 2> for Mixer {
         let mut d_xz = vec![0.0; xz.len()];
         let reads = ScanReads { xz, u: &saved.u, projected: &saved.projected, delta: &saved.delta };
         let params = ScanParams { a_log, d, dt_bias: dt_b };
-        let mut scan = self.scan_backward(reads, &saved.checkpoints, params, grad, &mut d_xz);
+        let mut scan = self.scan_backward(ScanPass { reads, checkpoints: &saved.checkpoints, params }, grad, &mut d_xz);
 
         let low_rank = self.low_rank(&saved.projected);
         let (mut d_dt_w, mut d_low_rank) = (vec![0.0; dt_w.len()], vec![0.0; low_rank.len()]);
-        gemm::backward_weight(self.precision, Write::Set, &scan.delta, &low_rank, dt_rank, &mut d_dt_w);
-        gemm::backward_input(self.precision, Write::Set, &scan.delta, dt_w, dt_rank, &mut d_low_rank);
+        gemm::backward_weight(self.mode(Write::Set), dt_rank, [&scan.delta, &low_rank], &mut d_dt_w);
+        gemm::backward_input(self.mode(Write::Set), unbiased(dt_w, dt_rank), &scan.delta, &mut d_low_rank);
         let mut d_projected = Vec::with_capacity(saved.projected.len());
         let states = scan.b.chunks_exact(d_state).zip(scan.c.chunks_exact(d_state));
         for (low_rank, (b, c)) in d_low_rank.chunks_exact(dt_rank).zip(states) {
@@ -475,10 +490,11 @@ impl FusedOp<8, 2> for Mixer {
             d_projected.extend_from_slice(c);
         }
         let mut d_x_proj = vec![0.0; x_proj.len()];
-        gemm::backward_weight(self.precision, Write::Set, &d_projected, &saved.u, d_inner, &mut d_x_proj);
-        gemm::backward_input(self.precision, Write::Add, &d_projected, x_proj, d_inner, &mut scan.u);
+        gemm::backward_weight(self.mode(Write::Set), d_inner, [&d_projected, &saved.u], &mut d_x_proj);
+        gemm::backward_input(self.mode(Write::Add), unbiased(x_proj, d_inner), &d_projected, &mut scan.u);
 
-        let (d_conv_w, d_conv_b) = self.conv_backward(xz, (conv_w, conv_b), &scan.u, &mut d_xz);
+        let (d_conv_w, d_conv_b) =
+            self.conv_backward(xz, ConvParams { weight: conv_w, bias: conv_b }, &scan.u, &mut d_xz);
         let ParameterSums { a_log, d, dt_bias } = scan.parameters;
         [d_xz, d_conv_w, d_conv_b, d_x_proj, d_dt_w, dt_bias, a_log, d].map(Some)
     }

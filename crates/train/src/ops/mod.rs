@@ -7,14 +7,12 @@
 
 pub(crate) mod attention;
 pub(crate) mod encoder;
-pub(crate) mod grounding;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod mixer;
 pub(crate) mod mixture;
 pub(crate) mod norm;
 pub(crate) mod pointwise;
-pub(crate) mod recognition;
 pub(crate) mod rows;
 
 use std::fmt::Debug;
@@ -27,7 +25,7 @@ use burn::backend::autodiff::{
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, FlexDevice};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use robomamba_kernels::Kernels;
 
 use crate::gemm::Precision;
@@ -102,9 +100,14 @@ where
     Tensor::from_primitive::<Backend>(output)
 }
 
+/// The device that training runs on: burn's CPU backend with its tape.
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
 /// A constant on the training device.
 pub(crate) fn constant<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values, shape), &crate::device())
+    Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
 /// The values of a tensor, row-major.

@@ -1,14 +1,17 @@
 //! How episodes are put together must not matter: in one batch or alone, whole or in segments.
 
+use std::ops::Range;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use robomamba_model::{BackboneConfig, ModelConfig, Preset, Weights};
 
 use super::COMPUTE;
 use super::gradients::features;
-use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, SequenceState};
+use crate::modules::batch::{Batch, Episodes, Frames, Pictures, SequenceState};
+use crate::modules::policy::PolicyModel;
 use crate::throughput::random_batch;
-use crate::{Parameters, TrainingHeads, ops};
+use crate::{Parameters, ops};
 
 const TOLERANCE: f32 = 2e-5;
 
@@ -17,8 +20,9 @@ fn pictures(batch: &Batch) -> &Pictures {
     pictures
 }
 
-/// The steps `from..to` of a batch whose every step has a frame of its own, as episodes of `lengths`.
-fn part(config: &ModelConfig, whole: &Batch, (from, to): (usize, usize), lengths: &[usize]) -> Batch {
+/// Some steps of a batch whose every step has a frame of its own, as episodes of `lengths`.
+fn part(config: &ModelConfig, whole: &Batch, steps: Range<usize>, lengths: &[usize]) -> Batch {
+    let Range { start: from, end: to } = steps;
     let frame_len = config.features.cameras.len() * config.vision.n_patch() * config.vision.patch_dim();
     let state_dim = config.features.state.dim();
     let pictures = pictures(whole);
@@ -27,8 +31,6 @@ fn part(config: &ModelConfig, whole: &Batch, (from, to): (usize, usize), lengths
             patches: pictures.patches[from * frame_len..to * frame_len].to_vec(),
             instruction: pictures.instruction[from..to].into(),
             texts: pictures.texts.clone(),
-            pointers: [].into(),
-            things: [].into(),
         }),
         episodes: Episodes {
             lengths: lengths.into(),
@@ -47,18 +49,18 @@ struct Setup {
 
 impl Setup {
     fn new(config: ModelConfig) -> Self {
-        let (whole, _) = random_batch(&config, (2, 6), TrainingHeads::default(), &mut ChaCha8Rng::seed_from_u64(2));
-        let parameters = Parameters::new(&config, &Weights::random(&config, 1), TrainingHeads::default()).unwrap();
-        Self { model: PolicyModel::new(&config, TrainingHeads::default(), COMPUTE), parameters, whole, config }
+        let whole = random_batch(&config, &[6, 6], &mut ChaCha8Rng::seed_from_u64(2));
+        let parameters = Parameters::new(&config, &Weights::random(&config, 1), &[]).unwrap();
+        Self { model: PolicyModel::new(&config, COMPUTE), parameters, whole, config }
     }
 
     fn actions(&self, batch: Batch, initial: &[Option<SequenceState>]) -> (Vec<f32>, Vec<SequenceState>) {
         let outputs = self.model.forward(&self.parameters.clone().lend(COMPUTE.precision), batch, initial);
-        (ops::values(outputs.actions), outputs.last)
+        (ops::values(outputs.chunks), outputs.last)
     }
 
-    fn part(&self, span: (usize, usize), lengths: &[usize]) -> Batch {
-        part(&self.config, &self.whole, span, lengths)
+    fn part(&self, steps: Range<usize>, lengths: &[usize]) -> Batch {
+        part(&self.config, &self.whole, steps, lengths)
     }
 }
 
@@ -76,8 +78,8 @@ fn an_episode_in_a_batch_is_the_episode_alone() {
     for config in [mamba, transformer] {
         let setup = Setup::new(config);
         let (together, _) = setup.actions(setup.whole.clone(), &[]);
-        let (first, _) = setup.actions(setup.part((0, 6), &[6]), &[]);
-        let (second, _) = setup.actions(setup.part((6, 12), &[6]), &[]);
+        let (first, _) = setup.actions(setup.part(0..6, &[6]), &[]);
+        let (second, _) = setup.actions(setup.part(6..12, &[6]), &[]);
         assert_close(&together, &[first, second].concat());
     }
 }
@@ -85,9 +87,9 @@ fn an_episode_in_a_batch_is_the_episode_alone() {
 #[test]
 fn segments_with_carried_states_are_the_whole_episode() {
     let setup = Setup::new(Preset::Nano.config(features(2)));
-    let (whole, end) = setup.actions(setup.part((0, 12), &[12]), &[]);
-    let (first, carried) = setup.actions(setup.part((0, 5), &[5]), &[]);
-    let (second, last) = setup.actions(setup.part((5, 12), &[7]), &[Some(carried[0].clone())]);
+    let (whole, end) = setup.actions(setup.part(0..12, &[12]), &[]);
+    let (first, carried) = setup.actions(setup.part(0..5, &[5]), &[]);
+    let (second, last) = setup.actions(setup.part(5..12, &[7]), &[Some(carried[0].clone())]);
     assert_close(&whole, &[first, second].concat());
     for (a, b) in end[0].iter().zip(&last[0]) {
         assert_close(&a.ssm, &b.ssm);
@@ -98,7 +100,7 @@ fn segments_with_carried_states_are_the_whole_episode() {
 #[test]
 fn a_repeated_frame_is_encoded_once_and_counts_everywhere() {
     let setup = Setup::new(Preset::Nano.config(features(1)));
-    let mut shared = setup.part((0, 1), &[3]);
+    let mut shared = setup.part(0..1, &[3]);
     shared.episodes.frame = vec![0, 0, 0].into();
     shared.episodes.state = [&shared.episodes.state[..]; 3].concat();
     let mut copied = shared.clone();

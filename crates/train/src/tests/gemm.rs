@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::Precision;
-use crate::gemm::{self, Write};
+use crate::gemm::{self, Mode, Write};
 
 #[test]
 fn sums_over_many_rows_are_complete() {
@@ -16,7 +16,7 @@ fn sums_over_many_rows_are_complete() {
         let (x, dy, before) = (random(rows * n_in), random(rows * n_out), random(n_in * n_out));
         for write in [Write::Set, Write::Add] {
             let (mut dw, mut db) = (before.clone(), before[..n_out].to_vec());
-            gemm::backward_weight(Precision::F32, write, &dy, &x, n_in, &mut dw);
+            gemm::backward_weight(Mode { precision: Precision::F32, write }, n_in, [&dy, &x], &mut dw);
             gemm::backward_bias(write, &dy, &mut db);
             let start = |i: usize| if write == Write::Add { f64::from(before[i]) } else { 0.0 };
             let dy = |row: usize, out: usize| f64::from(dy[row * n_out + out]);

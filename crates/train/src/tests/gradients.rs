@@ -7,15 +7,21 @@ use robomamba_model::{BackboneConfig, ModelConfig, Preset, VisionKind, Weights};
 use robomamba_policy::{CameraSpec, FeatureSpec, VectorSpec};
 
 use super::COMPUTE;
-use crate::learner::{Labels, Learner, LossConfig, Losses};
-use crate::modules::{Batch, Frames, PolicyModel};
+use crate::classes::Classes;
+use crate::corpus::Knowledge;
+use crate::learner::{Learner, Lesson, Pass};
+use crate::losses::{LossConfig, Losses};
+use crate::modules::policy::PolicyModel;
+use crate::objectives::grounding::{self, Pointer};
+use crate::objectives::recognition::{self, PicturePoint, Thing};
+use crate::objectives::{self, confidence, naming, patches, pointing};
 use crate::ops::Compute;
-use crate::ops::grounding::Pointer;
-use crate::ops::recognition::Thing;
-use crate::throughput::random_batch;
-use crate::{OptimiserConfig, Parameters, Precision, TrainError, TrainingHeads};
+use crate::ops::loss::Target;
+use crate::throughput::{random_batch, random_labels, random_target};
+use crate::{OptimiserConfig, Parameters, Precision, TrainError};
 
-const HEADS: TrainingHeads = TrainingHeads { n_auxiliary: 3, recognition: true, n_pointing: 4, n_naming: 16 };
+const CLASSES: Classes = Classes { kinds: 8, colours: 7 };
+const KNOWLEDGE: Knowledge = Knowledge { n_environment: 3, n_point: 2, classes: Some(CLASSES) };
 
 pub(super) fn features(n_camera: usize) -> FeatureSpec {
     let camera = |i| CameraSpec { name: format!("observation.images.camera{i}"), height: 32, width: 32 };
@@ -29,24 +35,19 @@ pub(super) fn features(n_camera: usize) -> FeatureSpec {
 
 /// A small model whose parameters are all away from their special initial values, so that every one matters.
 fn learner(config: &ModelConfig, compute: Compute) -> Learner {
-    let mut parameters = Parameters::new(config, &Weights::random(config, 3), HEADS).unwrap();
+    let mut loss = LossConfig::default();
+    loss.action_beta = 100.0;
+    loss.action_quantiles = [("grip".to_string(), 0.7)].into();
+    // The weights of the labels are a hundred times as large, so the errors are as small.
+    loss.mode_temperature = 0.005;
+    objectives::names().for_each(|name| loss.set_weight(name, 1.0).unwrap());
+    let heads = loss.weights().heads(&KNOWLEDGE);
+    let mut parameters = Parameters::new(config, &Weights::random(config, 3), &heads).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     for value in parameters.list.iter_mut().flat_map(|parameter| &mut parameter.values) {
         *value += rng.random_range(-0.15..0.15);
     }
-    let loss = LossConfig {
-        action_beta: 100.0,
-        action_quantiles: [("grip".to_string(), 0.7)].into(),
-        // The weights below are a hundred times as large, so the errors are as small.
-        mode_temperature: 0.005,
-        confidence: 1.0,
-        auxiliary: 1.0,
-        grounding: 1.0,
-        recognition: 1.0,
-        pointing: 1.0,
-        naming: 1.0,
-    };
-    Learner::new(PolicyModel::new(config, HEADS, compute), parameters, loss, OptimiserConfig::default()).unwrap()
+    Learner::new(PolicyModel::new(config, compute), parameters, &loss, OptimiserConfig::default()).unwrap()
 }
 
 #[test]
@@ -59,21 +60,21 @@ fn every_gradient_agrees_with_central_differences() {
         if i == 3 {
             config.backbone = BackboneConfig::Transformer(config.backbone.to_transformer(64));
         }
-        // So many episodes that several share a thread.
-        let size = if i == 0 { (20, 2) } else { (3, 5) };
-        check(&config, size);
+        // Twenty episodes, so that several share a thread.
+        let lengths = if i == 0 { vec![2; 20] } else { vec![5; 3] };
+        check(&config, &lengths);
     }
 }
 
 #[test]
 fn gradients_do_not_depend_on_the_number_of_threads() {
     let config = Preset::Nano.config(features(1));
-    let (batch, labels) = inputs(&config, (20, 2), &mut ChaCha8Rng::seed_from_u64(2));
+    let lesson = lesson(&config, &[2; 20], &mut ChaCha8Rng::seed_from_u64(2));
     for precision in [Precision::F32, Precision::Bf16] {
         let gradients = |threads: usize| {
             let mut learner = learner(&config, Compute { lanes: threads, precision });
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| learner.gradients(batch.clone(), &labels, &[]).unwrap().1)
+            pool.install(|| learner.gradients(lesson.clone()).unwrap().gradients)
         };
         let alone = gradients(1);
         assert!(alone == gradients(2), "{precision:?}");
@@ -88,10 +89,10 @@ fn gradients_in_bf16_are_those_in_f32_but_for_rounding() {
         if is_transformer {
             config.backbone = BackboneConfig::Transformer(config.backbone.to_transformer(64));
         }
-        let (batch, labels) = inputs(&config, (20, 6), &mut ChaCha8Rng::seed_from_u64(seed));
+        let lesson = lesson(&config, &[6; 20], &mut ChaCha8Rng::seed_from_u64(seed));
         let gradients = |precision| {
             let mut learner = learner(&config, Compute { precision, ..COMPUTE });
-            let (losses, gradients, _) = learner.gradients(batch.clone(), &labels, &[]).unwrap();
+            let Pass { losses, gradients, .. } = learner.gradients(lesson.clone()).unwrap();
             let names = learner.parameters.list.into_iter().map(|parameter| parameter.spec.name);
             (losses, names.zip(gradients).collect::<Vec<_>>())
         };
@@ -102,7 +103,8 @@ fn gradients_in_bf16_are_those_in_f32_but_for_rounding() {
         let mut differing = 0;
         for ((name, expected), (_, found)) in expected.iter().zip(&found) {
             let difference: Vec<f32> = expected.iter().zip(found).map(|(a, b)| a - b).collect();
-            // Values have 8 bits, so errors of some hundredths where many layers lie between; what cancels out has larger ones.
+            // Values have 8 bits, so many layers make errors of some hundredths; gradients that cancel have larger
+            // ones.
             let (error, size) = (norm(&difference), norm(expected));
             assert!(error < 0.06 * size + 1e-3 * largest, "{name}: error {error} of {size}");
             differing += usize::from(error > 0.0);
@@ -119,45 +121,53 @@ fn gradients_in_bf16_are_those_in_f32_but_for_rounding() {
 #[test]
 fn lent_values_come_back_where_they_were() {
     let config = Preset::Nano.config(features(1));
-    let (batch, mut labels) = inputs(&config, (20, 2), &mut ChaCha8Rng::seed_from_u64(6));
+    let mut lesson = lesson(&config, &[2; 20], &mut ChaCha8Rng::seed_from_u64(6));
     let mut learner = learner(&config, COMPUTE);
     learner.parameters.freeze(&["text".into()]).unwrap();
     let before = learner.parameters.clone();
     let homes = |learner: &Learner| -> Vec<_> { learner.parameters.list.iter().map(|p| p.values.as_ptr()).collect() };
     let expected = homes(&learner);
-    learner.gradients(batch.clone(), &labels, &[]).unwrap();
+    learner.gradients(lesson.clone()).unwrap();
     assert!(learner.parameters == before);
     assert_eq!(homes(&learner), expected, "values were copied");
     // Training that diverges loses nothing either.
-    labels.confidence.weights = vec![f32::NAN; 40].into();
-    let error = learner.gradients(batch, &labels, &[]).unwrap_err();
+    let target = Target { values: vec![0.0; 40].into(), weights: vec![f32::NAN; 40].into() };
+    lesson.labels.terms.set("confidence", confidence::term(target));
+    let error = learner.gradients(lesson).map(|_| ()).unwrap_err();
     assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
     assert!(learner.parameters == before);
 }
 
-/// Random inputs and labels for every loss.
-fn inputs(config: &ModelConfig, size: (usize, usize), rng: &mut ChaCha8Rng) -> (Batch, Labels) {
-    let (mut batch, mut labels) = random_batch(config, size, HEADS, rng);
-    let grid = config.vision.grid();
-    let last_camera = (config.features.cameras.len() - 1) * config.vision.n_patch();
-    let pointer = |frame: usize| {
-        let point = [0.3 + 0.02 * frame as f32, 0.9 - 0.05 * frame as f32];
-        Pointer::at(frame, frame % config.connector.n_query, point, grid, last_camera * (frame % 2))
-    };
-    let Frames::Pictures(pictures) = &mut batch.frames else { panic!("the batch is of pictures") };
-    pictures.pointers = (0..12).map(pointer).collect();
-    let thing = |image: usize| Thing::at(image, [0.8 - 0.06 * image as f32, 0.35], grid, [image % 8, (3 * image) % 8]);
-    pictures.things = (0..12).map(thing).collect();
+/// Random inputs of episodes of these lengths, with labels for every loss.
+fn lesson(config: &ModelConfig, lengths: &[usize], rng: &mut ChaCha8Rng) -> Lesson {
+    let rows = lengths.iter().sum();
+    let (grid, n_patch, n_camera) = (config.vision.grid(), config.vision.n_patch(), config.features.cameras.len());
+    let batch = random_batch(config, lengths, rng);
+    let mut labels = random_labels(config, rows, KNOWLEDGE, rng);
     // A quadratic loss of a hundred times the weight is as large as a plain one.
     labels.actions.weights = labels.actions.weights.iter().map(|w| w * 100.0).collect();
-    (batch, labels)
+    let pointer = |frame: usize| {
+        let point = [0.3 + 0.02 * frame as f32, 0.9 - 0.05 * frame as f32];
+        let keys = patches::shares(point, grid, (n_camera - 1) * n_patch * (frame % 2));
+        Pointer { frame, query: frame % config.connector.n_query, keys }
+    };
+    let thing = |picture: usize| {
+        let at = PicturePoint { picture, point: [0.8 - 0.06 * picture as f32, 0.35] };
+        Thing::at(at, grid, [picture % 8, (3 * picture) % 7])
+    };
+    let terms = &mut labels.terms;
+    terms.set("grounding", grounding::term((0..12).map(pointer).collect()).unwrap());
+    terms.set("recognition", recognition::term((0..12).map(thing).collect(), CLASSES).unwrap());
+    terms.set("pointing", pointing::term(random_target(rows * 2 * KNOWLEDGE.n_point, rng)));
+    terms.set("naming", naming::term(random_target(rows * KNOWLEDGE.n_point * CLASSES.colours, rng)));
+    Lesson { batch, labels, initial: Vec::new() }
 }
 
-fn check(config: &ModelConfig, size: (usize, usize)) {
+fn check(config: &ModelConfig, lengths: &[usize]) {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
-    let (batch, labels) = inputs(config, size, &mut rng);
+    let lesson = lesson(config, lengths, &mut rng);
     let mut learner = learner(config, COMPUTE);
-    let (_, gradients, _) = learner.gradients(batch.clone(), &labels, &[]).unwrap();
+    let gradients = learner.gradients(lesson.clone()).unwrap().gradients;
     for (i, gradient) in gradients.iter().enumerate() {
         let name = learner.parameters.list[i].spec.name.clone();
         let direction: Vec<f32> = gradient.iter().map(|_| rng.random_range(-1.0..1.0)).collect();
@@ -168,10 +178,9 @@ fn check(config: &ModelConfig, size: (usize, usize)) {
         let mut loss_at = |sign: f32| {
             let moved = original.iter().zip(&direction).map(|(value, d)| value + sign * step * d);
             learner.parameters.list[i].values = moved.collect();
-            let (losses, _, _) = learner.gradients(batch.clone(), &labels, &[]).unwrap();
-            let Losses { action, confidence, auxiliary, grounding, recognition, pointing, naming, .. } = losses;
-            // All weigh the same, and their sum in f32 would be coarser than they are.
-            [action, confidence, auxiliary, grounding, recognition, pointing, naming].map(f64::from).iter().sum::<f64>()
+            let losses: Losses = learner.gradients(lesson.clone()).unwrap().losses;
+            // All have the same weight, and their sum in f32 is less precise than they are.
+            f64::from(losses.action) + losses.objectives().map(|(_, loss)| f64::from(loss)).sum::<f64>()
         };
         let found = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * f64::from(step));
         learner.parameters.list[i].values = original;

@@ -1,14 +1,16 @@
-//! Where queries are told to look, and what it costs them to look elsewhere.
+//! Points as shares of patches, and the cross-entropy of attention.
 
 use robomamba_kernels::attention::AttentionShape;
 
-use crate::ops::grounding::{Pointer, grounding};
+use crate::modules::batch::ConnectorAttention;
+use crate::objectives::grounding::{Pointer, cross_entropy};
+use crate::objectives::patches;
 use crate::ops::{self};
 
 const GRID: usize = 4;
 
 fn shares(point: [f32; 2]) -> Vec<(usize, f32)> {
-    let keys = Pointer::at(0, 0, point, GRID, 0).keys;
+    let keys = patches::shares(point, GRID, 0);
     assert!((keys.iter().map(|key| key.1).sum::<f32>() - 1.0).abs() < 1e-6, "{keys:?}");
     keys.into_iter().filter(|key| key.1 > 1e-6).collect()
 }
@@ -37,9 +39,10 @@ fn a_point_outside_the_centres_is_the_patch_at_the_edge() {
 /// Two frames of one query and three keys, two heads of width 1.
 fn loss(pointers: &[Pointer], lengths: [usize; 2]) -> f32 {
     let shape = AttentionShape { batch: 2, n_query: 1, n_key: 3, n_head: 2, head_dim: 1 };
-    let q = ops::constant(vec![1.0, 2.0, 0.5, -1.0], [2, 2]);
-    let k = ops::constant(vec![0.0, 0.0, 1.0, 0.5, 2.0, -1.0, 1.0, 1.0, 3.0, 0.0, 9.0, 9.0], [6, 2]);
-    ops::values(grounding(shape, lengths.into(), pointers.into(), [&q, &k].map(ops::input)))[0]
+    let queries = ops::constant(vec![1.0, 2.0, 0.5, -1.0], [2, 2]);
+    let keys = ops::constant(vec![0.0, 0.0, 1.0, 0.5, 2.0, -1.0, 1.0, 1.0, 3.0, 0.0, 9.0, 9.0], [6, 2]);
+    let attention = ConnectorAttention { shape, n_visible: lengths.into(), queries, keys };
+    ops::values(cross_entropy(&attention, pointers.into()))[0]
 }
 
 fn pointer(frame: usize, keys: [(usize, f32); 4]) -> Pointer {

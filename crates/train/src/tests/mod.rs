@@ -1,4 +1,4 @@
-//! Tests of the graph from inside.
+//! Tests of what is private.
 
 use crate::Precision;
 use crate::ops::Compute;
@@ -9,9 +9,9 @@ mod gradients;
 mod grounding;
 mod losses;
 mod parity;
-mod planning;
 mod recognition;
+mod sampling;
 mod stock;
 
-/// On two threads, exactly.
+/// Two threads, f32.
 const COMPUTE: Compute = Compute { lanes: 2, precision: Precision::F32 };

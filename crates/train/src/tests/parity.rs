@@ -10,8 +10,9 @@ use robomamba_policy::{ActionChunk, CameraSpec, FeatureSpec, Image, Observation,
 use robomamba_runtime::{Format, Model, RuntimeOptions, Session};
 
 use super::COMPUTE;
-use crate::modules::{Batch, Episodes, Frames, Pictures, PolicyModel, Texts};
-use crate::{Parameters, TrainingHeads, ops};
+use crate::modules::batch::{Batch, Episodes, Frames, Pictures, Texts};
+use crate::modules::policy::PolicyModel;
+use crate::{Parameters, ops};
 
 const TOLERANCE: f32 = 1e-4;
 const INSTRUCTIONS: [&str; 2] = ["move to the red disc", "push the blue square into the green zone, then stop"];
@@ -82,8 +83,6 @@ fn batch(checkpoint: &Checkpoint, episodes: &[Vec<Observation>]) -> Batch {
                 lengths: tokens.iter().map(Vec::len).collect(),
                 n_word,
             },
-            pointers: [].into(),
-            things: [].into(),
         }),
         episodes: Episodes {
             lengths: episodes.iter().map(Vec::len).collect(),
@@ -93,15 +92,15 @@ fn batch(checkpoint: &Checkpoint, episodes: &[Vec<Observation>]) -> Batch {
     }
 }
 
-/// The plan of the likeliest mode of every row.
-fn chosen_plans(plans: Tensor<2>, modes: Option<Tensor<2>>) -> Vec<f32> {
-    let (width, plans) = (plans.dims()[1], ops::values(plans));
-    let Some(modes) = modes else { return plans };
+/// The chunk of the likeliest mode of every row.
+fn chosen_chunks(chunks: Tensor<2>, modes: Option<Tensor<2>>) -> Vec<f32> {
+    let (width, chunks) = (chunks.dims()[1], ops::values(chunks));
+    let Some(modes) = modes else { return chunks };
     let (n_mode, logits) = (modes.dims()[1], ops::values(modes));
-    let rows = plans.chunks_exact(width).zip(logits.chunks_exact(n_mode));
-    let chosen = rows.flat_map(|(plans, logits)| {
+    let rows = chunks.chunks_exact(width).zip(logits.chunks_exact(n_mode));
+    let chosen = rows.flat_map(|(chunks, logits)| {
         let likeliest = (0..n_mode).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
-        plans[likeliest * width / n_mode..][..width / n_mode].to_vec()
+        chunks[likeliest * width / n_mode..][..width / n_mode].to_vec()
     });
     chosen.collect()
 }
@@ -114,14 +113,10 @@ fn check(config: ModelConfig, lengths: &[usize]) {
     let episodes: Vec<_> =
         lengths.iter().zip(INSTRUCTIONS).map(|(&n, text)| observations(&config.features, text, n, &mut rng)).collect();
 
-    let mut parameters = Parameters::new(config, &checkpoint.weights, TrainingHeads::default()).unwrap();
+    let mut parameters = Parameters::new(config, &checkpoint.weights, &[]).unwrap();
     let leaves = parameters.lend(COMPUTE.precision);
-    let outputs = PolicyModel::new(config, TrainingHeads::default(), COMPUTE).forward(
-        &leaves,
-        batch(&checkpoint, &episodes),
-        &[],
-    );
-    let (actions, logits) = (chosen_plans(outputs.actions, outputs.modes), ops::values(outputs.confidence));
+    let outputs = PolicyModel::new(config, COMPUTE).forward(&leaves, batch(&checkpoint, &episodes), &[]);
+    let (actions, logits) = (chosen_chunks(outputs.chunks, outputs.modes), ops::values(outputs.taps.confidence));
 
     let model = Arc::new(Model::from_checkpoint(Format::F32, &checkpoint).unwrap());
     let width = config.action_head.chunk_size * config.features.action.dim();
@@ -141,7 +136,7 @@ fn check(config: ModelConfig, lengths: &[usize]) {
 }
 
 #[test]
-fn nano_of_every_vision_kind_and_both_trunks() {
+fn nano_of_every_vision_kind_and_both_backbones() {
     for (i, kind) in [VisionKind::Vit, VisionKind::Clip, VisionKind::Siglip, VisionKind::Dinov2].into_iter().enumerate()
     {
         let mut config = Preset::Nano.config(features(1 + i % 2, 32 + 8 * (i % 2)));

@@ -31,7 +31,10 @@ struct Case {
 const CASES: [Case; 6] = [
     Case {
         name: "mlp",
-        fused: |x| mlp(Precision::F32, input(&x[0]), [1, 2, 3, 4].map(|i| input(&flat(&x[i]))), 7, Activation::Gelu),
+        fused: |x| {
+            let [w1, b1, w2, b2] = [1, 2, 3, 4].map(|i| input(&flat(&x[i])));
+            mlp(Precision::F32, 7, Activation::Gelu, [input(&x[0]), w1, b1, w2, b2])
+        },
         stock: |x| {
             let hidden = x[0].clone().matmul(x[1].clone().transpose()) + x[2].clone();
             gelu(hidden).matmul(x[3].clone().transpose()) + x[4].clone()
