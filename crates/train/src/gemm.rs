@@ -20,8 +20,8 @@ pub enum Precision {
     #[default]
     F32,
     /// Factors are rounded to bf16; sums, weights, activations, gradients and the optimiser stay f32. This is the mixed
-    /// precision of Micikevicius et al., arXiv 1710.03740, and PyTorch's `autocast`. On a Zen 4 `tabletop` trains on 1.5
-    /// times as many images per second. Where bf16 is clearly slower than f32 it is [`Precision::F32`]; see
+    /// precision of Micikevicius et al., arXiv 1710.03740, and PyTorch's `autocast`. On a Zen 4 `tabletop` trains on
+    /// 1.5 times as many images per second. Where bf16 is clearly slower than f32 it is [`Precision::F32`]; see
     /// [`Bf16Products`](robomamba_kernels::Bf16Products).
     Bf16,
 }
