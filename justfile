@@ -26,12 +26,15 @@ train:
 sanitize:
     RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 cargo test -p robomamba-kernels --tests --target x86_64-unknown-linux-gnu --target-dir target/sanitize
 
-# The kernels' products on AVX-VNNI, AVX2 and portable lanes under Miri (a nightly toolchain with the components miri and rust-src): whatever the processor
-# has, and without undefined behaviour. Miri takes AVX-VNNI's instruction for one of AVX-512, parts of which are named for that.
+# The kernels' products on AVX-VNNI, AVX2 and portable lanes under Miri (a nightly toolchain with the components
+# miri and rust-src): whatever the processor
+# has, and without undefined behaviour. Miri takes AVX-VNNI's instruction for one of AVX-512, parts of which are
+# named for that.
 miri tests="int8_is_the_same":
     RUSTFLAGS="-C target-feature=+avx2,+fma,+avxvnni,+avx512f,+avx512vl,+avx512vnni" MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" cargo +nightly miri test -p robomamba-kernels --target-dir target/miri --test matmul -- {{tests}}
 
-# Vector instructions that a release build calls as functions, because a closure on the way to them was not inlined and lost its kernel's instruction set.
+# Vector instructions that a release build calls as functions, because a closure on the way to them was not inlined
+# and lost its kernel's instruction set.
 # What collects the parameters of a tile (`Map::fold`), and set-up in other crates, may be listed.
 outlined:
     cargo build --release

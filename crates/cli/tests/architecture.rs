@@ -95,8 +95,22 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     lists.map(split).collect()
 }
 
-/// Which files of a crate use which, by paths from the crate's root.
+/// The file of every name that the crate's root exports from a module of its own.
+fn exports(source: &Path) -> BTreeMap<String, PathBuf> {
+    let root = source.join("lib.rs");
+    let code = if root.is_file() { code(&root) } else { String::new() };
+    let statements = code.split("pub use ").skip(1).filter_map(|rest| rest.split(';').next()?.split_once("::"));
+    let named = statements.flat_map(|(module, names)| {
+        let file = file_of(source, &[module.trim()]);
+        let names = names.trim_matches(['{', '}', '\n', ' ']).split(',').map(|name| name.trim().to_string());
+        names.filter_map(move |name| Some((name, file.clone()?))).collect::<Vec<_>>()
+    });
+    named.collect()
+}
+
+/// Which files of a crate use which. What is used by a name of the crate's root counts for the file that has it.
 fn uses(source: &Path) -> BTreeMap<PathBuf, Vec<PathBuf>> {
+    let exports = exports(source);
     let (mut folders, mut uses) = (vec![source.to_path_buf()], BTreeMap::new());
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
@@ -106,7 +120,8 @@ fn uses(source: &Path) -> BTreeMap<PathBuf, Vec<PathBuf>> {
                 let code = code(&path);
                 let used = paths(&code).into_iter().filter_map(|used| {
                     let names: Vec<&str> = used.iter().map(String::as_str).collect();
-                    file_of(source, &names).filter(|file| *file != path)
+                    let exported = || exports.get(*names.first()?).cloned();
+                    file_of(source, &names).or_else(exported).filter(|file| *file != path)
                 });
                 uses.insert(path.clone(), used.collect());
             }

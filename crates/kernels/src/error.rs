@@ -2,8 +2,6 @@
 
 use thiserror::Error;
 
-use crate::{Isa, KernelChoice};
-
 /// Each variant is one cause; its message says what was expected, what was found and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -47,12 +45,12 @@ pub enum KernelError {
         missing: &'static str,
     },
     /// This processor cannot run the instruction set.
-    #[error("{isa} is not available on this processor, which has {}", list(available))]
+    #[error("{isa} is not available on this processor, which has {available}")]
     Isa {
         /// What was asked for.
-        isa: Isa,
-        /// What there is.
-        available: Vec<Isa>,
+        isa: String,
+        /// Names of those that there are.
+        available: String,
     },
     /// Weights cannot be stored like that.
     #[error("the format of weights must be f32, bf16 or int8, found `{found}`")]
@@ -69,11 +67,10 @@ pub enum KernelError {
         found: String,
     },
     /// A choice of kernels cannot be read.
-    #[error(
-        "expected kernels as ISA, ISA/bf16=native or ISA/bf16=f32 with an instruction set of {}, found `{found}`",
-        list(&Isa::ALL)
-    )]
+    #[error("expected kernels as ISA, ISA/bf16=native or ISA/bf16=f32 with an ISA of {isas}, found `{found}`")]
     Choice {
+        /// Names of all instruction sets.
+        isas: String,
         /// What was given.
         found: String,
     },
@@ -81,14 +78,10 @@ pub enum KernelError {
     #[error("the kernels {found} cannot be pinned, for {current} is in use already; pin them before anything else")]
     Pinned {
         /// What the process uses.
-        current: KernelChoice,
+        current: String,
         /// What was asked for.
-        found: KernelChoice,
+        found: String,
     },
-}
-
-fn list(isas: &[Isa]) -> String {
-    isas.iter().map(Isa::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Checks that an argument holds exactly `expected` values.

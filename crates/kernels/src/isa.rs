@@ -1,8 +1,6 @@
-//! Instruction sets, and the handle that every operation takes.
+//! Instruction sets and threads.
 
 use std::fmt;
-
-use crate::{Bf16Products, KernelChoice, KernelError};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,7 +44,7 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => Isa::Avx512Bf16.is_available() && crate::matmul::tiles_are_available(),
+            Isa::Amx => Isa::Avx512Bf16.is_available() && crate::amx::is_available(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => is_x86_feature_detected!("avx512bf16") && Isa::Avx512.is_available(),
             #[cfg(target_arch = "x86_64")]
@@ -91,62 +89,7 @@ pub enum Threads {
     Rayon,
 }
 
-/// The handle that every operation takes: kernels that this processor is known to have, and a threading policy. Make it
-/// once at load and copy it around.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernels {
-    choice: KernelChoice,
-    threads: Threads,
-}
-
-impl Kernels {
-    /// The kernels of this process, [`KernelChoice::current`], on the current rayon pool.
-    pub fn detect() -> Self {
-        Self { choice: KernelChoice::current(), threads: Threads::Rayon }
-    }
-
-    /// Kernels of an instruction set with its defaults.
-    ///
-    /// # Errors
-    /// When this processor does not have it.
-    pub fn new(isa: Isa, threads: Threads) -> Result<Self, KernelError> {
-        Self::pinned(KernelChoice::of(isa), threads)
-    }
-
-    /// Kernels of a chosen kind.
-    ///
-    /// # Errors
-    /// When this processor does not have the instruction set.
-    pub fn pinned(choice: KernelChoice, threads: Threads) -> Result<Self, KernelError> {
-        if choice.isa.is_available() {
-            Ok(Self { choice, threads })
-        } else {
-            Err(KernelError::Isa { isa: choice.isa, available: Isa::available() })
-        }
-    }
-
-    /// The same instruction set with another threading policy.
-    pub fn with_threads(self, threads: Threads) -> Self {
-        Self { threads, ..self }
-    }
-
-    /// The choice in use.
-    pub fn choice(self) -> KernelChoice {
-        self.choice
-    }
-
-    /// The instruction set in use.
-    pub fn isa(self) -> Isa {
-        self.choice.isa
-    }
-
-    /// How products of several rows in bf16 are computed.
-    pub fn bf16(self) -> Bf16Products {
-        self.choice.bf16
-    }
-
-    /// The threading policy in use.
-    pub fn threads(self) -> Threads {
-        self.threads
-    }
+/// The names of instruction sets, for messages.
+pub(crate) fn names(isas: &[Isa]) -> String {
+    isas.iter().map(Isa::to_string).collect::<Vec<_>>().join(", ")
 }

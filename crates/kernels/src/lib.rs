@@ -35,13 +35,17 @@
 
 pub mod activation;
 mod allocator;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 mod choice;
 pub mod conv1d;
 mod error;
+mod handle;
 mod isa;
 pub mod limits;
 pub mod matmul;
+mod measure;
 pub mod norm;
 mod parallel;
 pub mod scan;
@@ -52,5 +56,6 @@ mod view;
 pub use allocator::{LineAllocator, keep_freed_memory, with_large_blocks_apart};
 pub use choice::{Bf16Products, KernelChoice};
 pub use error::KernelError;
-pub use isa::{Isa, Kernels, Threads};
+pub use handle::Kernels;
+pub use isa::{Isa, Threads};
 pub use view::{Rows, RowsMut};

@@ -2,12 +2,13 @@
 
 use robomamba_policy::{LatencyHistogram, Outcome};
 
+use super::task_table::scores_table;
 use crate::figures::{Figures, StateBytes};
 use crate::film::Still;
 use crate::html::{escape, page};
 use crate::machine::Utc;
 use crate::png::base64;
-use crate::score::{TaskScore, overall};
+use crate::score::overall;
 use crate::svg::{self, Line};
 use crate::trace::Trace;
 
@@ -93,26 +94,10 @@ fn state_tile(bytes: StateBytes) -> (&'static str, String, String) {
 }
 
 fn families(report: &Demonstration) -> String {
-    let rows: String = report.figures.tasks.iter().map(task_row).collect();
     format!(
-        "<h2>Success by task family</h2><div class=\"card\"><div class=\"scroll\"><table><tr><th>family</th><th>episodes</th><th>solved</th>\
-         <th>rate</th><th>95 % interval</th><th class=\"left\">0 to 100 %</th><th>mean steps</th></tr>{rows}</table></div></div>\
-         <p class=\"note\">Intervals are Wilson's. Every scene comes from the held-out split, whose seeds never occur in training.</p>\n"
-    )
-}
-
-fn task_row(score: &TaskScore) -> String {
-    let (low, high) = score.interval;
-    format!(
-        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.0} %</td><td>{:.0} to {:.0} %</td><td class=\"bar\">{}</td><td>{:.0}</td></tr>",
-        escape(&score.task),
-        score.rate.n,
-        score.rate.k,
-        100.0 * score.rate.fraction(),
-        100.0 * low,
-        100.0 * high,
-        svg::interval(score.rate),
-        score.mean_steps,
+        "<h2>Success by task family</h2>{}<p class=\"note\">Intervals are Wilson's. Every scene comes from the held-out \
+         split, whose seeds never occur in training.</p>\n",
+        scores_table(&report.figures.tasks),
     )
 }
 

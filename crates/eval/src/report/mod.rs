@@ -2,6 +2,7 @@
 
 mod demonstration;
 mod records;
+mod task_table;
 
 pub use demonstration::{Demonstration, demonstration_page};
 pub use records::{RecordFile, records_page, records_table};

@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use robomamba_policy::Outcome;
 
+use super::task_table::scores_table;
 use crate::html::{escape, page};
 use crate::score::{TaskScore, overall, scores};
-use crate::svg;
 use crate::{EpisodeRecord, Rate, Table};
 
 /// The records of one file.
@@ -73,27 +73,12 @@ pub fn records_page(files: &[RecordFile]) -> String {
 }
 
 fn section(file: &RecordFile) -> String {
-    let rows: String = scores(&file.records).iter().map(score_row).collect();
     format!(
-        "<h2>{}</h2><div class=\"card\"><div class=\"scroll\"><table><tr><th>task</th><th>episodes</th><th>solved</th>\
-         <th>95 % interval</th><th class=\"left\">0 to 100 %</th><th>mean steps</th></tr>{rows}</table></div></div>\n{}{}",
+        "<h2>{}</h2>{}{}{}",
         escape(&file.name),
+        scores_table(&scores(&file.records)),
         outcomes(&file.records),
         episodes(&file.records),
-    )
-}
-
-fn score_row(score: &TaskScore) -> String {
-    let (low, high) = score.interval;
-    format!(
-        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.0} to {:.0} %</td><td class=\"bar\">{}</td><td>{:.0}</td></tr>",
-        escape(&score.task),
-        score.rate.n,
-        score.rate.k,
-        100.0 * low,
-        100.0 * high,
-        svg::interval(score.rate),
-        score.mean_steps,
     )
 }
 

@@ -28,7 +28,7 @@ use pack::Pack;
 pub use factors::{Factor, multiply_bf16, multiply_f32};
 pub use gemm::Write;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use tiles::{are_available as tiles_are_available, multiply as multiply_tiles};
+pub(crate) use tiles::multiply as multiply_tiles;
 
 /// Products with fewer multiplications run on one thread.
 const PARALLEL_MIN: usize = 1 << 18;

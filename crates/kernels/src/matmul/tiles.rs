@@ -4,9 +4,7 @@
 //! assembly. (Intel 64 and IA-32 Architectures Optimization Reference Manual, chapter 20.)
 
 use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
-use std::sync::LazyLock;
 
 /// Rows of a tile, and columns of a tile of sums.
 pub(super) const TILE: usize = 16;
@@ -14,32 +12,6 @@ pub(super) const TILE: usize = 16;
 pub(super) const TILE_DEPTH: usize = 64;
 /// Rows and columns of a block of sums.
 pub(super) const BLOCK: usize = 2 * TILE;
-
-/// Whether the processor has tiles of bytes and the system lets this process use them.
-pub(crate) fn are_available() -> bool {
-    static AVAILABLE: LazyLock<bool> = LazyLock::new(|| has_tiles() && may_use_tiles());
-    *AVAILABLE
-}
-
-/// CPUID leaf 7: AMX-TILE and AMX-INT8.
-fn has_tiles() -> bool {
-    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
-    is_x86_feature_detected!("xsave") && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8
-}
-
-/// Asks Linux for the 8 KB that a thread's tiles take (`Documentation/arch/x86/xstate.rst`).
-#[cfg(target_os = "linux")]
-fn may_use_tiles() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
-    // Safety: the call reads nothing but its arguments and changes only what this process may use.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn may_use_tiles() -> bool {
-    false
-}
 
 /// `LDTILECFG`'s operand: eight tiles of 16 rows of 64 bytes.
 #[repr(C, align(64))]
@@ -71,7 +43,7 @@ impl Tiles {
     /// Takes the tiles.
     ///
     /// # Safety
-    /// [`are_available`] must have said yes.
+    /// [`amx::is_available`](crate::amx::is_available) must have said yes.
     pub(super) unsafe fn new() -> Self {
         // Safety: the processor has tiles, and the configuration is 64 bytes long and valid for its palette.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly, preserves_flags)) };
@@ -152,7 +124,7 @@ impl Tiles {
 /// can do at best.
 ///
 /// # Safety
-/// [`are_available`] must have said yes.
+/// [`amx::is_available`](crate::amx::is_available) must have said yes.
 pub(crate) unsafe fn multiply(links: usize) -> usize {
     // Safety: the caller's promise.
     let _tiles = unsafe { Tiles::new() };
