@@ -726,7 +726,7 @@ fn sizes_of_the_preset_are_changed_by_the_table_model() {
     // The same sizes go on, others are refused.
     train(&sized("small", 3, sizes));
     let other = run(&sized("small", 4, "[backbone]\nn_layer = 2"), &silent());
-    assert_error(other, &["n_layer", "choose another `out` folder"]);
+    assert_error(other, &["`model.action_head.chunk_size` is 2 in the checkpoint and 4 in the configuration"]);
     let unknown = run(&sized("new", 1, "[backbone]\nlayers = 2"), &silent());
     assert_error(unknown, &["`model.backbone.layers` must be one of", "n_layer"]);
     let mut fine_tuned = sized("tuned", 1, "[backbone]\nn_layer = 2");
