@@ -22,7 +22,7 @@ const ROWS: usize = 4;
 const LINKS: usize = 1 << 18;
 /// Operations of a chain per timing for a choice between kernels, about 20 microseconds.
 const LINKS_BRIEF: usize = 1 << 12;
-/// Repetitions, of which the fastest counts.
+/// Repetitions; the fastest one is reported.
 const REPEATS: usize = 25;
 
 /// How long a rate is measured.

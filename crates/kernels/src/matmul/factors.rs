@@ -11,13 +11,12 @@ use crate::parallel::{SharedRows, for_each};
 use crate::simd::{Op, Simd, prefetch};
 use crate::{Bf16Products, KernelError, Kernels, RowsMut, Threads};
 
-/// At most this many rows are in a piece, so that of a left factor what a panel's piece is multiplied with, a quarter
-/// of a megabyte, stays in the second-level cache. A multiple of the highest tile.
+/// Most rows of a left factor per piece: with a panel's depth a quarter of a megabyte, which stays in the second-level
+/// cache. A multiple of the highest tile.
 const HEIGHT_MAX: usize = 264;
 /// Rows are cut in multiples of the highest tile.
 const TILE_ROWS_MAX: usize = 12;
-/// At most so many elements of a right factor are in a piece, half a megabyte, so that they are still in the
-/// second-level cache when they are multiplied.
+/// Most elements of a right factor per piece: half a megabyte, which stays in the second-level cache.
 const RIGHT_MAX: usize = 1 << 17;
 /// Prefetch distance in rows of a right factor that is being packed.
 const ROWS_AHEAD: usize = 8;

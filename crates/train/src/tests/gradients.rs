@@ -103,8 +103,7 @@ fn gradients_in_bf16_are_those_in_f32_but_for_rounding() {
         let mut differing = 0;
         for ((name, expected), (_, found)) in expected.iter().zip(&found) {
             let difference: Vec<f32> = expected.iter().zip(found).map(|(a, b)| a - b).collect();
-            // Values have 8 bits, so many layers make errors of some hundredths; gradients that cancel have larger
-            // ones.
+            // Rounding to 8 bits accumulates over layers to some percent; cancelled gradients have larger errors.
             let (error, size) = (norm(&difference), norm(expected));
             assert!(error < 0.06 * size + 1e-3 * largest, "{name}: error {error} of {size}");
             differing += usize::from(error > 0.0);

@@ -60,7 +60,7 @@ fn the_loss_is_that_of_kind_colour_and_place() {
     let first = thing(1, [0.9, 0.1], [3, 6]);
     let expected_first = expected_classes(row(5), [3, 6]) + expected_place(row(5), [0.3, -0.3]);
     assert!((f64::from(loss(&[first])) - expected_first).abs() < 1e-6);
-    // On the edge of two patches both tell the classes, and the right one tells the place.
+    // On an edge, both patches classify the thing, and the right one regresses its position.
     let between = [0, 1].map(|j| 0.5 * (row(0)[j] + row(1)[j]));
     let second = thing(0, [0.5, 0.2], [7, 0]);
     let expected_second = expected_classes(between, [7, 0]) + expected_place(row(1), [-0.5, -0.1]);

@@ -122,7 +122,7 @@ impl ControlRate {
 }
 
 impl Flat {
-    /// Mamba after its longest history, in turn with one at its beginning, in the format that changes most.
+    /// Compares a Mamba step after the longest history with a first step, in the format with the largest difference.
     fn judge(&self, history: &[HistoryPoint]) -> Option<Verdict> {
         let mamba = || history.iter().filter(|point| point.backbone == "mamba");
         let longest = mamba().map(|point| point.history).max().filter(|&longest| longest > 1)?;
