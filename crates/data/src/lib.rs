@@ -41,7 +41,6 @@ mod writer;
 
 pub use check::{Finding, Report, Severity, check, compute_stats};
 pub use column::{Column, Values};
-pub use columns::{ACTION, STATE, SUCCESS};
 pub use dataset::Dataset;
 pub use episode::{Camera, Episode};
 pub use episodes::EpisodeMeta;
